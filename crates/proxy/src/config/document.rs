@@ -1,0 +1,193 @@
+//! The document: what people write, in serde types. Doc comments here are the user manual: they become the
+//! JSON Schema and docs/configuration.md.
+//!
+//! Promise: nothing is resolved or defaulted across objects here; unknown keys are errors.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::value::{ByteSize, Network, Period};
+use crate::{action, filter, observe, route, upstream};
+
+/// A Sluice configuration.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Document {
+    /// What needs a restart to change. Everything else is live.
+    pub process: Process,
+    /// Sockets that accept connections, by name.
+    pub listeners: BTreeMap<String, Listener>,
+    /// What happens to which requests.
+    pub routes: Vec<Route>,
+    /// Groups of interchangeable endpoints, by name.
+    pub upstreams: BTreeMap<String, upstream::Config>,
+    /// One line for each exchange.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<observe::access_log::Config>,
+}
+
+/// What needs a restart to change.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Process {
+    /// Number of worker threads. Default: the cores this process may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<std::num::NonZeroU16>,
+    /// Where the admin endpoints listen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Admin>,
+    /// How long exchanges may take to finish after TERM. Default "30s".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_timeout: Option<Period>,
+    /// Where the configuration is kept. Only "file" so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<Store>,
+}
+
+/// Where the configuration is kept.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Store {
+    /// This file.
+    File,
+}
+
+/// The admin endpoints: /metrics, /livez, /readyz, /healthz.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// Address and port; loopback only.
+    pub address: String,
+}
+
+/// A socket that accepts connections.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Address and port: "127.0.0.1:8080", "[::]:80", ":8080" for every address.
+    pub address: String,
+    /// What is spoken on it. Default "http".
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Peers whose X-Forwarded-*, Forwarded and X-Request-Id are believed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_proxies: Vec<Network>,
+    /// What is told to endpoints about the client.
+    #[serde(default)]
+    pub forwarded: Forwarded,
+    /// How long things may take.
+    #[serde(default)]
+    pub timeouts: ListenerTimeouts,
+    /// How much is accepted.
+    #[serde(default)]
+    pub limits: ListenerLimits,
+}
+
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.0 and HTTP/1.1.
+    #[default]
+    Http,
+}
+
+/// What is told to endpoints about the client.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Forwarded {
+    /// X-Forwarded-For, -Proto, -Host and -Port. Default true.
+    pub x_forwarded: bool,
+    /// Forwarded (RFC 7239). Default false.
+    pub rfc7239: bool,
+    /// Via. Default true.
+    pub via: bool,
+    /// X-Request-Id, to the endpoint and back to the client. Default true.
+    pub request_id: bool,
+}
+
+impl Default for Forwarded {
+    fn default() -> Self {
+        Forwarded { x_forwarded: true, rfc7239: false, via: true, request_id: true }
+    }
+}
+
+/// How long things may take on a listener's connections.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenerTimeouts {
+    /// From the first byte of a head to its last. Default "10s".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<Period>,
+    /// Between two requests on a connection, and before the first. Default "60s".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Period>,
+    /// Without a byte of a request body arriving, or of an answer leaving. Default "30s".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stall: Option<Period>,
+    /// For a whole exchange. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<Period>,
+}
+
+/// How much is accepted on a listener's connections.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenerLimits {
+    /// Bytes of the start line and of each field line. Default "8KiB".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<ByteSize>,
+    /// Bytes of a head. Default "16KiB".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<ByteSize>,
+    /// Field lines of a head. Default 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fields: Option<u16>,
+    /// Bytes of a request body. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<ByteSize>,
+    /// Open connections; further ones wait in the socket's backlog. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    /// Requests on one connection, after which it is closed. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_connection: Option<u32>,
+}
+
+/// What happens to which requests. Exactly one action stands in it: forward, respond or redirect.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// A name, unique among routes; it stands in logs and metrics.
+    pub name: String,
+    /// What must be true of the request; empty matches every request.
+    #[serde(default, rename = "match")]
+    pub matches: route::Match,
+    /// Among routes that match, the highest priority wins, then the most specific. Default 0.
+    #[serde(default)]
+    pub priority: i32,
+    /// Whether it takes part. Default true.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// It stops matching at this moment (RFC 3339: "2027-01-31T00:00:00Z").
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// Steps around the action, in order on the way in and in reverse on the way out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<filter::Config>,
+    /// Send it to an upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<action::forward::Config>,
+    /// Give a fixed answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub respond: Option<action::respond::Config>,
+    /// Send the client elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<action::redirect::Config>,
+}
+
+fn yes() -> bool {
+    true
+}

@@ -1,0 +1,110 @@
+//! The facts about one exchange: a request, its response, and what happened in between.
+//!
+//! Promise: typed fields, no bag. It knows no snapshot and no filter, so that filters and actions can be
+//! tested with a plain value.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sluice_http::RequestHead;
+
+use crate::facts::{Facts, Params, Scheme};
+use crate::failure::Failure;
+
+/// Who is asking, and through which listener.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// The trusted client address: the peer's, or what a trusted proxy said.
+    pub address: IpAddr,
+    /// How it reached us (a trusted proxy's word counts).
+    pub scheme: Scheme,
+    /// The name of the listener.
+    pub listener: Arc<str>,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The endpoint's own answer, complete.
+    Completed,
+    /// An answer a filter or action of ours gave.
+    Answered,
+    /// A failure of the table.
+    Failed(Failure),
+}
+
+impl Outcome {
+    /// "completed", "answered", or the failure's code.
+    pub fn code(self) -> &'static str {
+        match self {
+            Outcome::Completed => "completed",
+            Outcome::Answered => "answered",
+            Outcome::Failed(failure) => failure.code(),
+        }
+    }
+}
+
+/// How long the phases took, from the first byte of the request; zero when a phase was not reached.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Phases {
+    /// Until an endpoint's connection was ready.
+    pub connected: Duration,
+    /// Until the first byte of the endpoint's answer.
+    pub first_byte: Duration,
+    /// Until the last byte left.
+    pub total: Duration,
+}
+
+/// One request with its response and the facts about both.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Who is asking.
+    pub client: Client,
+    /// The id in X-Request-Id, in problem bodies and in log lines.
+    pub request_id: String,
+    /// When its first byte arrived.
+    pub started: Instant,
+    /// The normalised path it was matched by.
+    pub path: String,
+    /// The route's name; empty before one is found.
+    pub route: Arc<str>,
+    /// Parameters from the route's path template.
+    pub params: Params,
+    /// The upstream's name; empty when none was used.
+    pub upstream: Arc<str>,
+    /// The endpoint last tried; empty when none was.
+    pub endpoint: Arc<str>,
+    /// How many endpoints were tried.
+    pub attempts: u32,
+    /// Phase timers.
+    pub phases: Phases,
+    /// How it ended; `Completed` until something else is known.
+    pub outcome: Outcome,
+    /// Status sent to the client.
+    pub status: u16,
+    /// Body bytes from the client.
+    pub received: u64,
+    /// Body bytes to the client.
+    pub sent: u64,
+    /// Methods the path allows, for 405.
+    pub allow: String,
+}
+
+impl Exchange {
+    /// The facts that conditions, expressions and templates may ask for.
+    pub fn facts<'a>(&'a self, head: &'a RequestHead) -> Facts<'a> {
+        Facts {
+            head,
+            path: &self.path,
+            client: self.client.address,
+            scheme: self.client.scheme,
+            listener: &self.client.listener,
+            request_id: &self.request_id,
+            route: &self.route,
+            params: &self.params,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Every way an exchange can fail: one closed list, one table.
+//!
+//! Promise: the code of a failure stands in the answer's body, in Proxy-Status, in the log line and in the
+//! metric, and means the same in all of them. Public sentences are written for clients; internal texts
+//! never reach them.
+
+use sluice_http::h1::Refusal;
+
+/// Whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client's.
+    Downstream,
+    /// Ours, or our configuration's.
+    Gateway,
+    /// The endpoint's.
+    Upstream,
+}
+
+/// Whether another attempt may be made after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Never.
+    No,
+    /// Any request: nothing was sent.
+    Any,
+    /// Only when the method is idempotent, or nothing was sent.
+    Idempotent,
+}
+
+/// What the client's connection does afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// It stays open.
+    Keep,
+    /// It closes after the answer: where the next request starts is uncertain.
+    Close,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Stable kebab-case code.
+    pub code: &'static str,
+    /// Whose fault.
+    pub side: Side,
+    /// HTTP status of the answer.
+    pub status: u16,
+    /// gRPC status of the answer.
+    pub grpc: u8,
+    /// Whether it may be retried.
+    pub retry: Retry,
+    /// What the client's connection does.
+    pub connection: Connection,
+    /// Proxy-Status error type (RFC 9209 section 2.3), when one fits.
+    pub proxy_status: &'static str,
+    /// For the client.
+    pub public: &'static str,
+    /// For the operator.
+    pub private: &'static str,
+}
+
+macro_rules! failures {
+    ($($name:ident $code:literal $side:ident $status:literal $grpc:literal $retry:ident $connection:ident $proxy_status:literal
+       $public:literal $private:literal)*) => {
+        /// How an exchange failed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        #[allow(missing_docs, reason = "the private sentence of each row says it")]
+        pub enum Failure { $($name,)* }
+
+        const TABLE: &[Row] = &[$(Row {
+            code: $code, side: Side::$side, status: $status, grpc: $grpc, retry: Retry::$retry,
+            connection: Connection::$connection, proxy_status: $proxy_status, public: $public, private: $private,
+        },)*];
+
+        impl Failure {
+            /// All of them, in the order of the table.
+            pub const ALL: &'static [Failure] = &[$(Failure::$name,)*];
+        }
+    };
+}
+
+failures! {
+    BadRequest "bad-request" Downstream 400 3 No Close "http_request_error"
+        "The request is malformed." "the request broke a framing or grammar rule; the refusal counter says which"
+    HeadTooLarge "head-too-large" Downstream 431 8 No Close "http_request_error"
+        "The request's header fields are too large." "the head is over limits.head, limits.line or limits.fields of the listener"
+    TargetTooLong "target-too-long" Downstream 414 8 No Close "http_request_error"
+        "The request target is too long." "the start line is over limits.line of the listener"
+    VersionNotSupported "version-not-supported" Downstream 505 12 No Close "http_request_error"
+        "This HTTP version is not supported." "the start line names a version other than HTTP/1.0 and HTTP/1.1"
+    EncodingNotSupported "encoding-not-supported" Downstream 501 12 No Close "http_request_error"
+        "This transfer coding is not supported." "Transfer-Encoding holds a coding other than chunked"
+    BodyTooLarge "body-too-large" Downstream 413 8 No Close "http_request_error"
+        "The request body is too large." "the body is over the limit of the listener or route"
+    BodyInvalid "body-invalid" Downstream 400 3 No Close "http_request_error"
+        "The request body is malformed." "the body's chunked framing is malformed"
+    ExpectationFailed "expectation-failed" Downstream 417 9 No Keep "http_request_error"
+        "This expectation cannot be met." "Expect holds something other than 100-continue"
+    ClientTimeout "client-timeout" Downstream 408 4 No Close "connection_timeout"
+        "The request took too long to arrive." "the head or body did not arrive within the listener's timeouts"
+    ClientGone "client-gone" Downstream 499 1 No Close "connection_terminated"
+        "The client closed the connection." "the client left before its answer was complete"
+    NoRoute "no-route" Gateway 404 12 No Keep "destination_not_found"
+        "No route matches this request." "no enabled route matches; `sluice route explain` shows what was tried"
+    MethodNotAllowed "method-not-allowed" Gateway 405 12 No Keep "http_request_denied"
+        "This method is not allowed here." "routes match this request but for its method"
+    Unauthenticated "unauthenticated" Gateway 401 16 No Keep "http_request_denied"
+        "Credentials are missing or not valid." "a filter asked for credentials"
+    Forbidden "forbidden" Gateway 403 7 No Keep "http_request_denied"
+        "This request is not allowed." "a filter denied the request"
+    RateLimited "rate-limited" Gateway 429 8 No Keep "http_request_denied"
+        "Too many requests." "a rate limit or quota is used up"
+    Overloaded "overloaded" Gateway 503 14 No Keep "connection_limit_reached"
+        "The service is overloaded." "a connection limit was reached and the queue was full or its deadline passed"
+    Draining "draining" Gateway 503 14 No Close "http_request_error"
+        "The gateway is stopping." "the request arrived after the drain deadline"
+    NoEndpoint "no-endpoint" Gateway 503 14 No Keep "destination_unavailable"
+        "The service is not available." "no endpoint of the upstream is available, or all were tried"
+    BreakerOpen "breaker-open" Gateway 503 14 No Keep "destination_unavailable"
+        "The service is not available." "the breakers of all candidates are open"
+    ConnectFailed "connect-failed" Upstream 502 14 Any Keep "connection_refused"
+        "The service could not be reached." "connecting to the endpoint failed"
+    ConnectTimeout "connect-timeout" Upstream 504 14 Any Keep "connection_timeout"
+        "The service could not be reached in time." "connecting took longer than timeouts.connect of the upstream"
+    UpstreamReset "upstream-reset" Upstream 502 14 Idempotent Keep "connection_terminated"
+        "The service closed the connection." "the endpoint closed or reset the connection before a complete answer head"
+    UpstreamTimeout "upstream-timeout" Upstream 504 4 Idempotent Keep "http_response_timeout"
+        "The service did not answer in time." "no answer head within timeouts.first_byte of the upstream"
+    UpstreamInvalid "upstream-invalid" Upstream 502 13 No Keep "http_protocol_error"
+        "The service gave an invalid answer." "the endpoint's answer broke a framing or grammar rule; the refusal counter says which"
+    UpstreamIncomplete "upstream-incomplete" Upstream 502 14 No Close "http_response_incomplete"
+        "The service's answer ended early." "the endpoint's body ended early or stalled after the head had been sent on; the client's connection was closed"
+    UpgradeRefused "upgrade-refused" Upstream 502 14 No Keep "http_upgrade_failed"
+        "The service refused to switch protocols." "the endpoint switched to a protocol the client did not ask for"
+    LoopDetected "loop-detected" Gateway 508 9 No Keep "proxy_loop_detected"
+        "The request has passed this gateway before." "Via already names this gateway more often than max_hops allows"
+    ExchangeTimeout "exchange-timeout" Gateway 504 4 No Keep "http_response_timeout"
+        "The request took too long." "the route's timeout passed before the answer head"
+    Internal "internal" Gateway 500 13 No Close "proxy_internal_error"
+        "The gateway failed to handle this request." "a defect in the gateway; the diagnostic log has more under the request id"
+}
+
+impl Failure {
+    /// Its row of the table.
+    pub fn row(self) -> &'static Row {
+        &TABLE[self as usize]
+    }
+
+    /// Its stable code.
+    pub fn code(self) -> &'static str {
+        self.row().code
+    }
+
+    /// The failure of a request that the HTTP engine refused.
+    pub fn refused_request(refusal: Refusal) -> Failure {
+        match refusal.status() {
+            414 => Failure::TargetTooLong,
+            431 => Failure::HeadTooLarge,
+            501 => Failure::EncodingNotSupported,
+            505 => Failure::VersionNotSupported,
+            _ => Failure::BadRequest,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_kebab_case_and_sentences_are_written() {
+        let mut codes: Vec<_> = Failure::ALL.iter().map(|failure| failure.code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Failure::ALL.len());
+        for failure in Failure::ALL {
+            let row = failure.row();
+            assert!(row.code.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", row.code);
+            assert!(row.public.ends_with('.') && !row.private.ends_with('.'), "{}", row.code);
+            assert!((400..=599).contains(&row.status) && row.grpc <= 16, "{}", row.code);
+        }
+    }
+
+    #[test]
+    fn every_refusal_has_a_failure_of_its_status() {
+        for &refusal in Refusal::ALL {
+            assert_eq!(Failure::refused_request(refusal).row().status, refusal.status(), "{refusal:?}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Numbers as people write them: "1.5s", "10MiB", "100/s", "10.0.0.0/8".
+//!
+//! Promise: each parses from the one form the documentation shows, prints back in it, and says in its
+//! schema (`format`) which form that is, so that a wrong text is a problem with a place.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A length of time: a number and a unit, "250ms", "1.5s", "2m", "1h", "7d".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Period(pub std::time::Duration);
+
+/// An amount of memory: "512B", "16KiB", "10MiB", "1GiB"; decimal "10kB", "10MB"; a bare number is bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteSize(pub u64);
+
+/// A network: "10.0.0.0/8", "2001:db8::/32", or one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Network(pub ipnet::IpNet);
+
+/// A share of a whole, 0 to 1, written as a number.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Ratio(pub f64);
+
+const PERIOD_UNITS: &[(&str, f64)] =
+    &[("ms", 1e-3), ("us", 1e-6), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0)];
+
+const SIZE_UNITS: &[(&str, f64)] = &[
+    ("KiB", 1024.0),
+    ("MiB", 1_048_576.0),
+    ("GiB", 1_073_741_824.0),
+    ("kB", 1e3),
+    ("MB", 1e6),
+    ("GB", 1e9),
+    ("B", 1.0),
+    ("", 1.0),
+];
+
+fn number_and_unit(text: &str, units: &[(&str, f64)]) -> Option<f64> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let scale = units.iter().find(|(name, _)| *name == unit)?.1;
+    let number: f64 = number.parse().ok()?;
+    Some(number * scale)
+}
+
+impl FromStr for Period {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        number_and_unit(text, PERIOD_UNITS)
+            .and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok())
+            .map(Period)
+            .ok_or_else(|| format!("`{text}` is not a length of time; write a number and a unit: \"250ms\", \"1.5s\", \"2m\", \"1h\""))
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = self.0.as_micros();
+        let units: &[(&str, u128)] = &[
+            ("d", 86_400_000_000),
+            ("h", 3_600_000_000),
+            ("m", 60_000_000),
+            ("s", 1_000_000),
+            ("ms", 1_000),
+        ];
+        match units.iter().find(|(_, size)| micros >= *size && micros.is_multiple_of(*size)) {
+            Some((unit, size)) => write!(f, "{}{unit}", micros / size),
+            None if micros == 0 => f.write_str("0s"),
+            None => write!(f, "{micros}us"),
+        }
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        number_and_unit(text, SIZE_UNITS)
+            .filter(|bytes| *bytes < 9e15)
+            .map(|bytes| ByteSize(bytes as u64))
+            .ok_or_else(|| format!("`{text}` is not a size; write a number and a unit: \"512B\", \"16KiB\", \"10MiB\", \"1GiB\""))
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units: &[(&str, u64)] = &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+        match units.iter().find(|(_, size)| self.0 >= *size && self.0.is_multiple_of(*size)) {
+            Some((unit, size)) => write!(f, "{}{unit}", self.0 / size),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let net = match text.parse::<IpAddr>() {
+            Ok(address) => Ok(ipnet::IpNet::from(address)),
+            Err(_) => text.parse::<ipnet::IpNet>().map(|net| net.trunc()),
+        };
+        net.map(Network)
+            .map_err(|_| format!("`{text}` is not an address or a network; write \"192.0.2.7\", \"10.0.0.0/8\" or \"2001:db8::/32\""))
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Network {
+    /// Whether the address is in it; an IPv4-mapped IPv6 address counts as the IPv4 address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
+macro_rules! text_values {
+    ($($name:ident $format:literal $example:literal,)*) => {
+        /// The parser behind each schema `format` this module defines: gives the problem's sentence.
+        pub fn check_format(format: &str, text: &str) -> Result<(), String> {
+            match format {
+                $($format => text.parse::<$name>().map(|_| ()),)*
+                _ => Ok(()),
+            }
+        }
+
+        $(
+            impl<'de> Deserialize<'de> for $name {
+                fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                    let text = Cow::<'de, str>::deserialize(from)?;
+                    text.parse().map_err(serde::de::Error::custom)
+                }
+            }
+
+            impl Serialize for $name {
+                fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                    to.collect_str(self)
+                }
+            }
+
+            impl JsonSchema for $name {
+                fn schema_name() -> Cow<'static, str> {
+                    stringify!($name).into()
+                }
+                fn inline_schema() -> bool {
+                    true
+                }
+                fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                    json_schema!({ "type": "string", "format": $format, "examples": [$example] })
+                }
+            }
+        )*
+    };
+}
+
+text_values! {
+    Period "period" "1.5s",
+    ByteSize "byte-size" "10MiB",
+    Network "network" "10.0.0.0/8",
+}
+
+impl<'de> Deserialize<'de> for Ratio {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let number = f64::deserialize(from)?;
+        if !(0.0..=1.0).contains(&number) {
+            return Err(serde::de::Error::custom(format!("{number} is not between 0 and 1")));
+        }
+        Ok(Ratio(number))
+    }
+}
+
+impl Serialize for Ratio {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_f64(self.0)
+    }
+}
+
+impl JsonSchema for Ratio {
+    fn schema_name() -> Cow<'static, str> {
+        "Ratio".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "minimum": 0.0, "maximum": 1.0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn values_parse_and_print_back() {
+        for (text, millis) in [("250ms", 250), ("1.5s", 1500), ("2m", 120_000), ("0s", 0), ("1h", 3_600_000)]
+        {
+            assert_eq!(text.parse::<Period>().unwrap().0, Duration::from_millis(millis), "{text}");
+        }
+        assert_eq!("1.5s".parse::<Period>().unwrap().to_string(), "1500ms");
+        for (text, bytes) in [("16KiB", 16384), ("1.5MiB", 1_572_864), ("10kB", 10_000), ("7", 7), ("7B", 7)]
+        {
+            assert_eq!(text.parse::<ByteSize>().unwrap().0, bytes, "{text}");
+        }
+        assert_eq!("10.1.2.3/8".parse::<Network>().unwrap().to_string(), "10.0.0.0/8");
+        assert!("10.0.0.0/8".parse::<Network>().unwrap().contains("::ffff:10.1.1.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for text in ["", "5", "s", "-1s", "1x", "1..5s", "99999999999999999999999d"] {
+            assert!(text.parse::<Period>().is_err(), "{text:?}");
+        }
+        for text in ["", "KiB", "-1", "1ZiB", "1e99"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text:?}");
+        }
+        for text in ["", "10.0.0", "10.0.0.0/33", "example.org"] {
+            assert!(text.parse::<Network>().is_err(), "{text:?}");
+        }
+    }
+}
