@@ -1,8 +1,374 @@
-//! The forward action. (Under construction.)
+//! The forward action: send the request to an upstream, on another endpoint again when that is safe.
+//!
+//! Promise: a request is sent again only when nothing of it was sent, or its method is idempotent and the
+//! policy allows it; never to an endpoint that was tried; never beyond the retry budget. One resend over a
+//! fresh connection is free when a pooled connection turns out stale.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sluice_http::h1::{self, Limits, Persist};
+use sluice_http::{Body, NameId, Request, Response, ResponseHead};
+use sluice_traffic::breaker::{Admission, Verdict};
+use sluice_traffic::retry::{self, Sent};
 
-/// Configuration.
+use crate::exchange::{Exchange, Outcome};
+use crate::failure::{Failure, Retry};
+use crate::pipeline::Scene;
+use crate::problem::{At, Problems};
+use crate::upstream::Local;
+use crate::upstream::connection::{Care, Connection, Origin, dial};
+use crate::upstream::live::InFlight;
+use crate::upstream::pick::{Choice, Tried};
+use crate::upstream::send::{self, Answer, Lost, Terms};
+use crate::value::Period;
+
+/// Send the request to an upstream.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The upstream's name.
+    pub upstream: String,
+    /// For the whole exchange up to the answer's head, all attempts together. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Period>,
+    /// When a failed attempt is tried again on another endpoint.
+    #[serde(default)]
+    pub retry: RetryConfig,
+    /// The Host the endpoint sees. Default "preserve": the client's.
+    #[serde(default)]
+    pub host: HostConfig,
+    /// Whether HTTP/1.1 upgrades (WebSocket) are passed on. Default false: the request goes on as an
+    /// ordinary one.
+    #[serde(default)]
+    pub upgrade: bool,
+}
+
+/// When a failed attempt is tried again on another endpoint.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {}
+pub struct RetryConfig {
+    /// Attempts in all, the first included. Default 2; 1 never tries again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<std::num::NonZeroU8>,
+    /// Statuses of answers to idempotent requests that are tried again, for example [502, 503].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub statuses: Vec<u16>,
+    /// Whether requests that are not idempotent may be sent again too. Default false.
+    pub non_idempotent: bool,
+}
+
+/// The Host an endpoint sees.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum HostConfig {
+    /// The client's.
+    #[default]
+    Preserve,
+    /// The endpoint's address as written.
+    Endpoint,
+    /// This one.
+    Set(String),
+}
+
+/// The forward action, checked.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// The upstream's position in the model.
+    pub upstream: usize,
+    timeout: Option<Duration>,
+    attempts: u32,
+    statuses: Vec<u16>,
+    non_idempotent: bool,
+    host: HostConfig,
+    upgrade: bool,
+}
+
+impl Config {
+    /// Checks it; `upstreams` are the names there are, in the model's order.
+    pub fn check(&self, upstreams: &[&str], at: &At, problems: &mut Problems) -> Option<Forward> {
+        let before = problems.iter().count();
+        let upstream = upstreams.iter().position(|name| *name == self.upstream);
+        if upstream.is_none() {
+            let problem = problems.add(&at.key("upstream"), format!("there is no upstream `{}`", self.upstream));
+            match crate::closest::closest(&self.upstream, upstreams.iter().copied()) {
+                Some(name) => problem.hint(format!("did you mean `{name}`?")),
+                None => problem.hint(format!("add a table [upstreams.{}]", self.upstream)),
+            };
+        }
+        if let HostConfig::Set(host) = &self.host
+            && (host.is_empty() || host.bytes().any(|byte| byte <= 0x20 || byte >= 0x7f))
+        {
+            problems.add(&at.key("host").key("set"), format!("`{host}` is not a Host"));
+        }
+        for (index, status) in self.retry.statuses.iter().enumerate() {
+            if !(400..600).contains(status) {
+                let at = at.key("retry").key("statuses").index(index);
+                problems.add(&at, format!("{status} is not a status of a failure")).hint("400 to 599");
+            }
+        }
+        if problems.iter().count() > before {
+            return None;
+        }
+        Some(Forward {
+            upstream: upstream?,
+            timeout: self.timeout.map(|period| period.0),
+            attempts: self.retry.attempts.map_or(2, |attempts| u32::from(attempts.get())),
+            statuses: self.retry.statuses.clone(),
+            non_idempotent: self.retry.non_idempotent,
+            host: self.host.clone(),
+            upgrade: self.upgrade,
+        })
+    }
+}
+
+/// What forwarding gives: a response, or a tunnel to switch to.
+pub enum Forwarded {
+    /// A response.
+    Response(Response),
+    /// The endpoint switched protocols.
+    Switched(ResponseHead, Box<Connection>),
+}
+
+/// One try at one endpoint, and what came of it.
+struct Attempt {
+    choice: Choice,
+    result: Result<Answer, Lost>,
+}
+
+impl Forward {
+    /// Sends the request; tries again when that is safe.
+    pub async fn run(&self, scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Request) -> Result<Forwarded, Failure> {
+        let local = &scene.running.upstreams[self.upstream];
+        exchange.upstream = Arc::clone(&local.shared.name);
+        let persist = self.persist(request);
+        let mut tried = Tried::default();
+        local.deposit(scene.world.clock.moment(exchange.started));
+        match self.timeout {
+            None => self.attempts(scene, local, exchange, request, (persist, &mut tried)).await,
+            Some(timeout) => {
+                let deadline = scene.world.timers.deadline();
+                deadline.set(exchange.started, timeout);
+                let attempts = self.attempts(scene, local, exchange, request, (persist, &mut tried));
+                deadline.limit(attempts).await.unwrap_or(Err(Failure::ExchangeTimeout))
+            }
+        }
+    }
+
+    /// An upgrade goes on only where the route allows it.
+    fn persist(&self, request: &mut Request) -> Persist {
+        if self.upgrade && h1::upgrade(&request.head.fields).is_some() {
+            return Persist::Upgrade;
+        }
+        Persist::KeepAlive
+    }
+
+    async fn attempts(
+        &self,
+        scene: &Scene<'_>,
+        local: &Rc<Local>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+        (persist, tried): (Persist, &mut Tried),
+    ) -> Result<Forwarded, Failure> {
+        let mut last = None;
+        loop {
+            let now = scene.world.clock.moment(scene.world.clock.now());
+            let choice = match local.pick(scene.world, &exchange.facts(&request.head), tried, now) {
+                Ok(choice) => choice,
+                // Nobody is left to try: the failure of the last attempt says more than "no endpoint".
+                Err(failure) => return Err(last.unwrap_or(failure)),
+            };
+            tried.add(choice.index);
+            exchange.attempts += 1;
+            exchange.endpoint = Arc::clone(&local.shared.endpoints[choice.index].address);
+            let attempt = self.attempt(scene, local, exchange, request, (persist, choice)).await;
+            if !self.again(scene, local, exchange, request, &attempt) {
+                return self.settle(exchange, attempt);
+            }
+            local.cells.retried();
+            if let Err(lost) = attempt.result {
+                last = Some(lost.failure);
+            }
+        }
+    }
+
+    /// One try at the chosen endpoint; over a fresh connection again when a pooled one was stale.
+    async fn attempt(
+        &self,
+        scene: &Scene<'_>,
+        local: &Rc<Local>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+        (persist, choice): (Persist, Choice),
+    ) -> Attempt {
+        let endpoint = &local.shared.endpoints[choice.index];
+        if self.host == HostConfig::Endpoint {
+            request.head.fields.set(NameId::Host, endpoint.address.as_bytes());
+        }
+        let started = scene.world.clock.now();
+        let record = Recorder { scene, local, index: choice.index, admission: choice.admission, done: false };
+        let mut stale_allowed = true;
+        let result = loop {
+            let (connection, origin) = match connect(scene, local, choice.index, request, stale_allowed).await {
+                Ok(pair) => pair,
+                Err(failure) => break Err(Lost { failure, sent: Sent::Nothing }),
+            };
+            exchange.phases.connected = scene.world.clock.now().saturating_duration_since(exchange.started);
+            let guard = InFlight::begin(&endpoint.live);
+            let terms = self.terms(scene, local, choice.index);
+            let result = send::exchange(connection, request, persist, guard, &terms).await;
+            match result {
+                Err(lost) if origin == Origin::Reused && may_resend(request, lost) => stale_allowed = false,
+                result => break result,
+            }
+        };
+        let ended = scene.world.clock.now();
+        if result.is_ok() {
+            exchange.phases.first_byte = ended.saturating_duration_since(exchange.started);
+        }
+        record.note(&result, ended.saturating_duration_since(started));
+        Attempt { choice, result }
+    }
+
+    fn terms<'a>(&self, scene: &'a Scene<'_>, local: &'a Rc<Local>, index: usize) -> Terms<'a> {
+        let timeouts = local.shared.policy.timeouts;
+        let total = timeouts.total.map(|limit| {
+            let deadline = scene.world.timers.deadline();
+            deadline.set(scene.world.clock.now(), limit);
+            Rc::new(deadline)
+        });
+        Terms {
+            timeouts,
+            limits: Limits { line: 64 * 1024, head: 128 * 1024, fields: 200 },
+            total,
+            clock: scene.world.clock,
+            pool: &local.pools[index],
+            interim: scene.interim,
+            refused: &|refusal| local.cells.refused(refusal),
+        }
+    }
+
+    /// Whether another endpoint is tried.
+    fn again(&self, scene: &Scene<'_>, local: &Local, exchange: &Exchange, request: &Request, attempt: &Attempt) -> bool {
+        // A body that was partly pulled is gone.
+        let whole = !matches!(request.body, Body::Empty if self.body_was_taken(request));
+        let (class, sent) = match &attempt.result {
+            Ok(Answer::Response(head, ..)) if self.statuses.contains(&head.status) => {
+                (retry::Class::Idempotent, Sent::Something)
+            }
+            Ok(_) => return false,
+            Err(lost) => (class(lost.failure), lost.sent),
+        };
+        let idempotent = match self.non_idempotent || request.head.method.is_idempotent() {
+            true => retry::Idempotent::Yes,
+            false => retry::Idempotent::No,
+        };
+        whole
+            && retry::may_retry(class, sent, idempotent, exchange.attempts, self.attempts)
+            && local.withdraw(scene.world.clock.moment(scene.world.clock.now()))
+    }
+
+    /// Whether the body announced by the head is no longer here.
+    fn body_was_taken(&self, request: &Request) -> bool {
+        let fields = &request.head.fields;
+        fields.contains(NameId::TransferEncoding)
+            || fields.get(NameId::ContentLength).is_some_and(|length| length != b"0")
+    }
+
+    fn settle(&self, exchange: &mut Exchange, attempt: Attempt) -> Result<Forwarded, Failure> {
+        match attempt.result {
+            Err(lost) => Err(lost.failure),
+            Ok(Answer::Switched(head, connection)) => {
+                exchange.outcome = Outcome::Completed;
+                Ok(Forwarded::Switched(head, connection))
+            }
+            Ok(Answer::Response(mut head, body, _)) => {
+                if let Some(cookie) = attempt.choice.cookie {
+                    head.fields.append(NameId::SetCookie, cookie.as_bytes());
+                }
+                exchange.outcome = Outcome::Completed;
+                Ok(Forwarded::Response(Response { head, body }))
+            }
+        }
+    }
+}
+
+/// A connection to the endpoint: a pooled one, or a new one.
+async fn connect(
+    scene: &Scene<'_>,
+    local: &Rc<Local>,
+    index: usize,
+    request: &Request,
+    pooled: bool,
+) -> Result<(Box<Connection>, Origin), Failure> {
+    let pool = &local.pools[index];
+    let care = if request.head.method.is_idempotent() { Care::Usual } else { Care::Extra };
+    if pooled && let Some(connection) = pool.take(scene.world.clock.now(), care) {
+        local.endpoint_cells[index].reused();
+        return Ok((connection, Origin::Reused));
+    }
+    let endpoint = &local.shared.endpoints[index];
+    let connect = local.shared.policy.timeouts.connect;
+    let connection = dial(endpoint, pool, scene.world, connect, || scene.shed(&endpoint.live)).await?;
+    local.endpoint_cells[index].opened();
+    Ok((connection, Origin::Fresh))
+}
+
+/// Whether a request lost on a pooled connection may go out once more over a fresh one: the endpoint had
+/// closed it before it read the request, as far as can be told.
+fn may_resend(request: &Request, lost: Lost) -> bool {
+    lost.failure == Failure::UpstreamReset
+        && (lost.sent == Sent::Nothing || (request.head.method.is_idempotent() && !matches!(request.body, Body::Stream(_))))
+}
+
+fn class(failure: Failure) -> retry::Class {
+    match failure.row().retry {
+        Retry::No => retry::Class::Never,
+        Retry::Any => retry::Class::Always,
+        Retry::Idempotent => retry::Class::Idempotent,
+    }
+}
+
+/// Notes an attempt's end at its endpoint exactly once, also when the exchange is abandoned.
+struct Recorder<'a> {
+    scene: &'a Scene<'a>,
+    local: &'a Rc<Local>,
+    index: usize,
+    admission: Admission,
+    done: bool,
+}
+
+impl Recorder<'_> {
+    fn note(mut self, result: &Result<Answer, Lost>, latency: Duration) {
+        self.done = true;
+        let (verdict, code, latency) = match result {
+            Ok(Answer::Response(head, ..)) if head.status >= 500 => (Verdict::Failure, None, Some(latency)),
+            Ok(_) => (Verdict::Success, None, Some(latency)),
+            Err(lost) if lost.failure.row().side == crate::failure::Side::Upstream => {
+                (Verdict::Failure, Some(lost.failure), None)
+            }
+            Err(lost) => (Verdict::Ignored, Some(lost.failure), None),
+        };
+        self.local.endpoint_cells[self.index].attempted(code, latency);
+        self.record(verdict, latency);
+    }
+
+    fn record(&self, verdict: Verdict, latency: Option<Duration>) {
+        let now = self.scene.world.clock.moment(self.scene.world.clock.now());
+        if let Some(change) = self.local.record(self.index, self.admission, verdict, (now, latency)) {
+            self.scene.breaker_changed(&self.local.shared, self.index, change);
+        }
+    }
+}
+
+impl Drop for Recorder<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.record(Verdict::Ignored, None);
+        }
+    }
+}

@@ -1,8 +1,136 @@
-//! Reaching an endpoint. (Under construction.)
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+//! Reaching an endpoint: which one (`pick`, `affinity`), over which connection (`connection`), and one
+//! exchange with it (`send`).
+//!
+//! [`Upstream`] is shared by all workers and belongs to one snapshot; [`Local`] is a worker's own part of
+//! it. What survives a change by identity is in [`live::Live`] (shared), [`connection::Pool`] and the
+//! balancer's position (each worker's).
 
-/// A group of interchangeable endpoints.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {}
+pub mod affinity;
+pub mod config;
+pub mod connection;
+pub mod live;
+pub mod pick;
+pub mod send;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sluice_traffic::balance::{Balancer, Member};
+use sluice_traffic::retry::Budget;
+use tokio::sync::Semaphore;
+
+pub use config::Config;
+use config::{EndpointPolicy, Policy};
+use connection::Pool;
+use live::Live;
+
+use crate::observe::metrics::{EndpointCells, Registry, UpstreamCells};
+
+/// A group of interchangeable endpoints, as it runs in one snapshot.
+pub struct Upstream {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How it is used.
+    pub policy: Policy,
+    /// Its endpoints, in the order written.
+    pub endpoints: Vec<Endpoint>,
+    /// Affinity cookie values and the endpoints they name.
+    pub tokens: HashMap<String, usize>,
+}
+
+/// One address of an upstream, as it runs in one snapshot.
+pub struct Endpoint {
+    /// "host:port" as written.
+    pub address: Arc<str>,
+    /// What the host resolved to when the configuration was loaded.
+    pub addresses: Vec<SocketAddr>,
+    /// Weight, role, state.
+    pub policy: EndpointPolicy,
+    /// Its live state, kept over changes.
+    pub live: Arc<Live>,
+    /// Places for connections, when they are limited.
+    pub limit: Option<Arc<Semaphore>>,
+    /// The value of the affinity cookie that names it.
+    pub token: String,
+}
+
+/// A worker's own part of an upstream.
+pub struct Local {
+    /// The shared part.
+    pub shared: Arc<Upstream>,
+    /// A pool for each endpoint.
+    pub pools: Vec<Rc<Pool>>,
+    /// Counters.
+    pub cells: Arc<UpstreamCells>,
+    /// Counters for each endpoint.
+    pub endpoint_cells: Vec<Arc<EndpointCells>>,
+    balancer: RefCell<Balancer>,
+    /// Spreads affinity by header or address.
+    sticky: RefCell<Option<Balancer>>,
+    budget: Rc<RefCell<Budget>>,
+}
+
+impl Local {
+    /// A worker's part of `shared`; takes over pools, positions and budget from `before`, its part of the
+    /// same upstream in the snapshot before.
+    pub fn new(shared: Arc<Upstream>, before: Option<&Local>, registry: &Registry, worker: usize) -> Local {
+        let members: Vec<Member<'_>> = shared.endpoints.iter().map(Endpoint::member).collect();
+        let mut balancer = Balancer::new(&shared.policy.balance, &members);
+        if let Some(before) = before {
+            balancer.adopt(&before.balancer.borrow(), |index| before.index_of(&shared.endpoints[index].live));
+        }
+        let sticky = match &shared.policy.affinity {
+            Some(affinity::Policy { by: affinity::By::Header(_) | affinity::By::Client, .. }) => {
+                Some(Balancer::new(&sluice_traffic::balance::Config::from(sluice_traffic::balance::Kind::SourceHash), &members))
+            }
+            _ => None,
+        };
+        let budget = before.map_or_else(
+            || Rc::new(RefCell::new(Budget::new(shared.policy.budget_ratio, shared.policy.budget_floor))),
+            |before| Rc::clone(&before.budget),
+        );
+        Local {
+            pools: shared.endpoints.iter().map(|endpoint| pool(endpoint, &shared.policy, before)).collect(),
+            cells: registry.upstream(worker, &shared.name),
+            endpoint_cells: (shared.endpoints.iter())
+                .map(|endpoint| registry.endpoint(worker, &shared.name, &endpoint.address))
+                .collect(),
+            balancer: RefCell::new(balancer),
+            sticky: RefCell::new(sticky),
+            budget,
+            shared,
+        }
+    }
+
+    fn index_of(&self, live: &Arc<Live>) -> Option<usize> {
+        self.shared.endpoints.iter().position(|endpoint| Arc::ptr_eq(&endpoint.live, live))
+    }
+
+    /// Closes idle connections that are too old or that the endpoint has closed.
+    pub fn sweep(&self, now: std::time::Instant) {
+        for (pool, cells) in self.pools.iter().zip(&self.endpoint_cells) {
+            pool.sweep(now);
+            cells.set_idle(pool.idle() as u64);
+        }
+    }
+}
+
+fn pool(endpoint: &Endpoint, policy: &Policy, before: Option<&Local>) -> Rc<Pool> {
+    let kept = before.and_then(|before| before.pools.iter().find(|pool| pool.serves(&endpoint.live)));
+    match kept {
+        Some(pool) => {
+            pool.set_policy(policy.pool);
+            Rc::clone(pool)
+        }
+        None => Rc::new(Pool::new(&endpoint.live, policy.pool)),
+    }
+}
+
+impl Endpoint {
+    fn member(&self) -> Member<'_> {
+        Member { key: &self.address, weight: self.policy.weight }
+    }
+}

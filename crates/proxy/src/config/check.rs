@@ -1,0 +1,181 @@
+//! Document -> model: every problem, none applied. Pure: no file, no network, no clock.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_http::h1::Limits;
+
+use super::document::{Document, Listener, Route as RouteDocument};
+use super::model::{Model, Route};
+use crate::action::Action;
+use crate::filter;
+use crate::listener::{ListenerPolicy, ListenerTimeouts};
+use crate::pipeline::forwarded;
+use crate::problem::{At, Problems};
+use crate::route::{RouteSpec, Table, parse_time};
+use crate::upstream::config::Policy;
+use crate::value::{ByteSize, Period};
+
+/// Checks a document.
+pub fn check(document: &Document) -> Result<Model, Problems> {
+    let mut problems = Problems::new();
+    check_process(document, &mut problems);
+    let listeners = check_listeners(document, &mut problems);
+    let upstreams = check_upstreams(document, &mut problems);
+    let table = check_matches(document, &mut problems);
+    let names: Vec<&str> = document.upstreams.keys().map(String::as_str).collect();
+    let routes: Vec<_> = (document.routes.iter().enumerate())
+        .filter_map(|(index, route)| check_route(route, &names, &At::root().key("routes").index(index), &mut problems))
+        .collect();
+    let access_log = (document.access_log.as_ref())
+        .and_then(|config| config.build(&At::root().key("access_log"), &mut problems));
+    if problems.is_empty() {
+        return Ok(Model { listeners, table, routes, upstreams, access_log });
+    }
+    Err(problems)
+}
+
+fn check_process(document: &Document, problems: &mut Problems) {
+    let at = At::root().key("process");
+    if let Some(admin) = &document.process.admin {
+        let loopback = admin.address.parse::<SocketAddr>().map(|address| address.ip().is_loopback());
+        if loopback != Ok(true) {
+            problems
+                .add(&at.key("admin").key("address"), format!("`{}` is not a loopback address with a port", admin.address))
+                .hint("the admin endpoints have no credentials yet: use 127.0.0.1:9900");
+        }
+    }
+}
+
+fn check_listeners(document: &Document, problems: &mut Problems) -> Vec<Arc<ListenerPolicy>> {
+    let at = At::root().key("listeners");
+    if document.listeners.is_empty() {
+        problems
+            .add(&at, "there is no listener: nothing would be accepted")
+            .hint("add [listeners.web] with address = \"127.0.0.1:8080\"");
+    }
+    let mut taken: HashMap<SocketAddr, &str> = HashMap::new();
+    let mut out = Vec::new();
+    for (name, listener) in &document.listeners {
+        let at = at.key(name);
+        let Some(policy) = check_listener(name, listener, &at, problems) else { continue };
+        match taken.insert(policy.address, name) {
+            Some(other) if policy.address.port() != 0 => {
+                problems.add(&at.key("address"), format!("listener `{other}` has the same address"));
+            }
+            _ => out.push(Arc::new(policy)),
+        }
+    }
+    out
+}
+
+fn check_listener(name: &str, listener: &Listener, at: &At, problems: &mut Problems) -> Option<ListenerPolicy> {
+    let or = |period: Option<Period>, seconds| period.map_or(Duration::from_secs(seconds), |period| period.0);
+    let size = |size: Option<ByteSize>, default: usize| size.map_or(default, |size| size.0.try_into().unwrap_or(usize::MAX));
+    let (timeouts, limits) = (&listener.timeouts, &listener.limits);
+    let default = Limits::default();
+    let heads = Limits {
+        line: size(limits.line, default.line),
+        head: size(limits.head, default.head),
+        fields: limits.fields.map_or(default.fields, usize::from),
+    };
+    if !(256..=1024 * 1024).contains(&heads.head) || heads.line < 64 || heads.fields == 0 {
+        problems
+            .add(&at.key("limits"), "these limits would refuse every request, or let heads grow without bound")
+            .hint("head: 256B to 1MiB, line: at least 64B, fields: at least 1");
+    }
+    for (key, period) in [("head", timeouts.head), ("idle", timeouts.idle), ("stall", timeouts.stall), ("total", timeouts.total)] {
+        if period.is_some_and(|period| period.0.is_zero()) {
+            problems.add(&at.key("timeouts").key(key), "a time of zero would fail every request");
+        }
+    }
+    if limits.connections == Some(0) {
+        problems.add(&at.key("limits").key("connections"), "with no connections allowed nothing is ever accepted");
+    }
+    Some(ListenerPolicy {
+        name: Arc::from(name),
+        address: problems.take(&at.key("address"), parse_address(&listener.address))?,
+        forwarded: forwarded::Policy { trusted: listener.trusted_proxies.clone(), forwarded: listener.forwarded },
+        timeouts: ListenerTimeouts {
+            head: or(timeouts.head, 10),
+            idle: or(timeouts.idle, 60),
+            stall: or(timeouts.stall, 30),
+            total: timeouts.total.map(|period| period.0),
+        },
+        limits: heads,
+        body_limit: limits.body.map_or(u64::MAX, |size| size.0),
+        connections: limits.connections.unwrap_or(u32::MAX),
+        requests_per_connection: limits.requests_per_connection.filter(|count| *count > 0).unwrap_or(u32::MAX),
+    })
+}
+
+/// "127.0.0.1:80", "[::1]:80", or ":80" for every IPv4 address.
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    if let Some(port) = text.strip_prefix(':')
+        && let Ok(port) = port.parse()
+    {
+        return Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    }
+    text.parse().map_err(|_| {
+        format!("`{text}` is not an address with a port; write \"127.0.0.1:8080\", \"[::]:8080\" or \":8080\"")
+    })
+}
+
+fn check_upstreams(document: &Document, problems: &mut Problems) -> Vec<(Arc<str>, Policy)> {
+    let at = At::root().key("upstreams");
+    (document.upstreams.iter())
+        .filter_map(|(name, config)| Some((Arc::from(name.as_str()), config.check(&at.key(name), problems)?)))
+        .collect()
+}
+
+fn check_matches(document: &Document, problems: &mut Problems) -> Table {
+    let at = At::root().key("routes");
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    let mut specs = Vec::with_capacity(document.routes.len());
+    for (index, route) in document.routes.iter().enumerate() {
+        let at = at.index(index);
+        if route.name.is_empty() || route.name.bytes().any(|byte| byte < 0x20) {
+            problems.add(&at.key("name"), "a route needs a name that can be printed");
+        }
+        if let Some(other) = names.insert(&route.name, index) {
+            problems.add(&at.key("name"), format!("route {} has the name `{}` already", other + 1, route.name));
+        }
+        let expires = route.expires.as_ref().and_then(|text| problems.take(&at.key("expires"), parse_time(text)));
+        specs.push(RouteSpec {
+            name: &route.name,
+            matches: &route.matches,
+            priority: route.priority,
+            enabled: route.enabled,
+            expires,
+            at,
+        });
+    }
+    let listeners: Vec<&str> = document.listeners.keys().map(String::as_str).collect();
+    Table::build(&specs, &listeners, problems)
+}
+
+fn check_route(route: &RouteDocument, upstreams: &[&str], at: &At, problems: &mut Problems) -> Option<Route> {
+    let filters: Vec<_> = (route.filters.iter().enumerate())
+        .filter_map(|(index, config)| filter::Built::build(config, &at.key("filters").index(index), problems))
+        .collect();
+    let action = match (&route.forward, &route.respond, &route.redirect) {
+        (Some(config), None, None) => Action::Forward(config.check(upstreams, &at.key("forward"), problems)?),
+        (None, Some(config), None) => Action::Respond(config.build(&at.key("respond"), problems)?),
+        (None, None, Some(config)) => Action::Redirect(config.build(&at.key("redirect"), problems)?),
+        (None, None, None) => {
+            problems
+                .add(at, format!("route `{}` does nothing", route.name))
+                .hint("give it exactly one action: forward, respond or redirect");
+            return None;
+        }
+        _ => {
+            problems
+                .add(at, format!("route `{}` has more than one action", route.name))
+                .hint("keep exactly one of forward, respond and redirect");
+            return None;
+        }
+    };
+    Some(Route { name: Arc::from(route.name.as_str()), filters, action })
+}

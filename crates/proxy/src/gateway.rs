@@ -1,0 +1,255 @@
+//! The gateway: what all workers share, and the one way to change what runs.
+//!
+//! Promise: [`Control::apply`] is all or nothing: a document with any problem changes nothing; one without
+//! is live on every worker when it returns. Start, signal, file watch and admin endpoint all go through it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::check::check;
+use crate::config::document::{Document, Process};
+use crate::health::monitor::Monitor;
+use crate::observe::diagnostic::Diagnostics;
+use crate::observe::metrics::Registry;
+use crate::problem::{At, Problems};
+use crate::snapshot::{self, Snapshot};
+use crate::upstream::live::Live;
+use crate::worker::{self, Order};
+use crate::world::Clock;
+
+/// What all workers share.
+pub struct Gateway {
+    /// Clocks.
+    pub clock: Clock,
+    /// Counters.
+    pub registry: Arc<Registry>,
+    /// For operators.
+    pub diagnostics: Arc<Diagnostics>,
+    /// Where the workers' random numbers start.
+    pub seed: u64,
+    mailboxes: Vec<mpsc::UnboundedSender<Order>>,
+    current: Mutex<Arc<Snapshot>>,
+    draining: AtomicBool,
+    reload: Reload,
+}
+
+/// How the last change went.
+#[derive(Default)]
+struct Reload {
+    failures: AtomicU64,
+    successes: AtomicU64,
+    failed: AtomicBool,
+    unix: AtomicU64,
+}
+
+/// How changes went so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reloads {
+    /// Changes that took effect, the start included.
+    pub successes: u64,
+    /// Changes that were refused.
+    pub failures: u64,
+    /// Whether the last one took effect.
+    pub last_succeeded: bool,
+    /// When the last one was tried, in seconds since 1970.
+    pub last_unix: u64,
+}
+
+impl Gateway {
+    /// What runs.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the process is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// How changes went so far.
+    pub fn reloads(&self) -> Reloads {
+        Reloads {
+            successes: self.reload.successes.load(Ordering::Relaxed),
+            failures: self.reload.failures.load(Ordering::Relaxed),
+            last_succeeded: !self.reload.failed.load(Ordering::Relaxed),
+            last_unix: self.reload.unix.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Asks every worker to give up its idle connections to an endpoint.
+    pub fn shed(&self, live: &Arc<Live>) {
+        for mailbox in &self.mailboxes {
+            // A worker that has ended has no connections.
+            let _ = mailbox.send(Order::Shed(Arc::clone(live)));
+        }
+    }
+
+    /// Notes a change that did not get as far as a document.
+    pub fn note_refused(&self) {
+        self.reload.failures.fetch_add(1, Ordering::Relaxed);
+        self.reload.failed.store(true, Ordering::Relaxed);
+        self.reload.unix.store(self.clock.unix().as_secs(), Ordering::Relaxed);
+    }
+
+    fn note_applied(&self) {
+        self.reload.successes.fetch_add(1, Ordering::Relaxed);
+        self.reload.failed.store(false, Ordering::Relaxed);
+        self.reload.unix.store(self.clock.unix().as_secs(), Ordering::Relaxed);
+    }
+}
+
+/// The control side of a running gateway. Lives on the control thread.
+pub struct Control {
+    /// What all workers share.
+    pub gateway: Arc<Gateway>,
+    secret: Vec<u8>,
+    process: Process,
+    threads: Vec<JoinHandle<()>>,
+    monitor: Monitor,
+}
+
+impl Control {
+    /// Checks a document, binds its listeners and starts the workers. Must be called on a current-thread
+    /// runtime that stays: health checks run on it.
+    pub async fn start(document: Document, diagnostics: Arc<Diagnostics>, secret: Vec<u8>) -> Result<Control, Problems> {
+        let clock = Clock::start();
+        let workers = document.process.workers.map_or_else(cores, |workers| usize::from(workers.get()));
+        let process = document.process.clone();
+        let model = check(&document)?;
+        let built = snapshot::build(document, model, None, (workers, &secret))?;
+        let (mailboxes, boxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
+        let gateway = Arc::new(Gateway {
+            clock,
+            registry: Arc::new(Registry::new(workers)),
+            diagnostics,
+            seed: fastrand::u64(..),
+            mailboxes,
+            current: Mutex::new(Arc::clone(&built.snapshot)),
+            draining: AtomicBool::new(false),
+            reload: Reload::default(),
+        });
+        let threads = spawn(&gateway, &built.snapshot, boxes).map_err(|error| {
+            let mut problems = Problems::new();
+            problems.add(&At::root().key("process").key("workers"), format!("a worker cannot be started: {error}"));
+            problems
+        })?;
+        let monitor = Monitor::new(Arc::clone(&gateway));
+        let mut control = Control { gateway, secret, process, threads, monitor };
+        control.publish(built).await;
+        Ok(control)
+    }
+
+    /// Makes a document run in place of the present one, or changes nothing and says why not.
+    pub async fn apply(&mut self, document: Document) -> Result<u64, Problems> {
+        let applied = self.try_apply(document).await;
+        if applied.is_err() {
+            self.gateway.note_refused();
+        }
+        applied
+    }
+
+    async fn try_apply(&mut self, document: Document) -> Result<u64, Problems> {
+        if document.process != self.process {
+            let mut problems = Problems::new();
+            problems
+                .add(&At::root().key("process"), "what stands under `process` cannot change while it runs")
+                .hint("restart to change it, or take the change back");
+            return Err(problems);
+        }
+        let model = check(&document)?;
+        let before = self.gateway.snapshot();
+        let built = snapshot::build(document, model, Some(&before), (self.gateway.mailboxes.len(), &self.secret))?;
+        for (_, bound) in &before.listeners {
+            if !built.snapshot.listeners.iter().any(|(_, kept)| Arc::ptr_eq(kept, bound)) {
+                bound.close();
+            }
+        }
+        let revision = built.snapshot.revision;
+        self.publish(built).await;
+        Ok(revision)
+    }
+
+    /// Gives a snapshot to every worker and waits until all run it.
+    async fn publish(&mut self, built: snapshot::Built) {
+        *self.gateway.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&built.snapshot);
+        let mut sockets: Vec<Vec<_>> = self.gateway.mailboxes.iter().map(|_| Vec::new()).collect();
+        for (name, bound) in built.sockets {
+            for (worker, socket) in bound.into_iter().enumerate() {
+                sockets[worker].push((Arc::clone(&name), socket));
+            }
+        }
+        let mut adopted = Vec::with_capacity(self.gateway.mailboxes.len());
+        for (mailbox, sockets) in self.gateway.mailboxes.iter().zip(sockets) {
+            let (done, wait) = oneshot::channel();
+            let _ = mailbox.send(Order::Adopt(Arc::clone(&built.snapshot), sockets, done));
+            adopted.push(wait);
+        }
+        for wait in adopted {
+            // A worker that has ended runs nothing that could be out of date.
+            let _ = wait.await;
+        }
+        self.monitor.watch(&built.snapshot);
+        self.gateway.note_applied();
+    }
+
+    /// The addresses that are listened on: name and address with the real port.
+    pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        let snapshot = self.gateway.snapshot();
+        snapshot.listeners.iter().map(|(policy, bound)| (Arc::clone(&policy.name), bound.address)).collect()
+    }
+
+    /// How long exchanges may take to finish after TERM.
+    pub fn drain_timeout(&self) -> Duration {
+        self.process.drain_timeout.map_or(Duration::from_secs(30), |period| period.0)
+    }
+
+    /// Stops accepting and lets exchanges finish; ready when all workers have ended. Dropping the future
+    /// leaves them draining.
+    pub async fn drain(&mut self) {
+        self.gateway.draining.store(true, Ordering::Relaxed);
+        self.monitor.stop();
+        for mailbox in &self.gateway.mailboxes {
+            let _ = mailbox.send(Order::Drain);
+        }
+        let mut poll = tokio::time::interval(Duration::from_millis(10));
+        while !self.threads.iter().all(JoinHandle::is_finished) {
+            poll.tick().await;
+        }
+        if let Some(log) = &self.gateway.snapshot().log {
+            log.close();
+        }
+    }
+
+    /// Opens log files anew, after they were moved away.
+    pub fn reopen_logs(&self) {
+        if let Some(log) = &self.gateway.snapshot().log {
+            log.reopen();
+        }
+    }
+}
+
+fn spawn(
+    gateway: &Arc<Gateway>,
+    snapshot: &Arc<Snapshot>,
+    boxes: Vec<mpsc::UnboundedReceiver<Order>>,
+) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let spawn = |(index, mailbox)| {
+        let (gateway, snapshot) = (Arc::clone(gateway), Arc::clone(snapshot));
+        std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let diagnostics = Arc::clone(&gateway.diagnostics);
+            if let Err(error) = worker::run(gateway, index, snapshot, mailbox) {
+                diagnostics.error("a worker could not start", &[("worker", &index), ("error", &error)]);
+            }
+        })
+    };
+    boxes.into_iter().enumerate().map(spawn).collect()
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

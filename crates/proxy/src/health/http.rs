@@ -1,0 +1,152 @@
+//! The HTTP health check: a GET whose status, and if wanted whose body, is the expected one.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+
+use bytes::{Bytes, BytesMut};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sluice_http::h1::{self, Decoded, Decoder, Framing, Limits, Persist, Scanner};
+use sluice_http::{Method, NameId, RequestHead};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::problem::{At, Problems};
+use crate::value::Period;
+
+/// No more of a body than this is looked at.
+const BODY_CAP: usize = 64 * 1024;
+
+/// A check by a GET request.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What is asked for: "/healthz".
+    pub path: String,
+    /// The Host that is asked for. Default: the endpoint's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Statuses that are well. Default: 200 to 399.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub status: Vec<u16>,
+    /// A text that must stand in the first 64 KiB of the body. Default: the body is not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// Between two checks. Default "5s".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<Period>,
+    /// For one check. Default "2s", or `every` when that is shorter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Period>,
+    /// Successes in a row that make an endpoint healthy. Default 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rise: Option<NonZeroU16>,
+    /// Failures in a row that make it unhealthy. Default 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fall: Option<NonZeroU16>,
+}
+
+/// The check, checked.
+#[derive(Clone, Debug)]
+pub struct Check {
+    path: String,
+    host: Option<String>,
+    status: Vec<u16>,
+    body: Option<String>,
+}
+
+impl Config {
+    pub(super) fn check(&self, at: &At, problems: &mut Problems) -> Option<super::Policy> {
+        if !self.path.starts_with('/') || self.path.bytes().any(|byte| byte <= 0x20 || byte >= 0x7f) {
+            problems
+                .add(&at.key("path"), format!("`{}` is not a path that can be asked for", self.path))
+                .hint("start it with a slash, and percent-encode what is not ASCII");
+            return None;
+        }
+        if self.host.as_ref().is_some_and(|host| host.bytes().any(|byte| byte <= 0x20 || byte >= 0x7f)) {
+            problems.add(&at.key("host"), "a Host holds visible ASCII characters only");
+            return None;
+        }
+        let schedule = super::schedule(self.every, self.timeout, (self.rise, self.fall), (at, problems))?;
+        let check = Check {
+            path: self.path.clone(),
+            host: self.host.clone(),
+            status: self.status.clone(),
+            body: self.body.clone(),
+        };
+        Some(super::Policy { schedule, check: super::Check::Http(check) })
+    }
+}
+
+impl Check {
+    /// Asks once. The error says what was wrong, for operators.
+    pub(super) async fn ask(&self, address: SocketAddr, name: &str) -> Result<(), String> {
+        let mut stream = TcpStream::connect(address).await.map_err(|error| format!("connect: {error}"))?;
+        stream.write_all(&self.request(name)).await.map_err(|error| format!("send: {error}"))?;
+        let mut buffer = BytesMut::with_capacity(4096);
+        let head = read_head(&mut stream, &mut buffer).await?;
+        let (head, framing) = h1::response(head, Method::Get, &Limits::default())
+            .map_err(|refusal| format!("invalid answer: {refusal}"))?;
+        let well = match self.status.is_empty() {
+            true => (200..400).contains(&head.status),
+            false => self.status.contains(&head.status),
+        };
+        if !well {
+            return Err(format!("status {}", head.status));
+        }
+        match &self.body {
+            None => Ok(()),
+            Some(text) => {
+                let body = read_body(&mut stream, &mut buffer, framing).await?;
+                match memchr::memmem::find(&body, text.as_bytes()) {
+                    Some(_) => Ok(()),
+                    None => Err("the body does not hold the expected text".into()),
+                }
+            }
+        }
+    }
+
+    fn request(&self, name: &str) -> Vec<u8> {
+        let mut head = RequestHead::new("GET", &self.path);
+        head.fields.append(NameId::Host, self.host.as_deref().unwrap_or(name).as_bytes());
+        head.fields.append(NameId::UserAgent, b"sluice-health-check");
+        head.fields.append(NameId::Accept, b"*/*");
+        let mut out = Vec::with_capacity(128);
+        h1::request_head(&head, Framing::None, Persist::Close, &mut out);
+        out
+    }
+}
+
+async fn read_head(stream: &mut TcpStream, buffer: &mut BytesMut) -> Result<Bytes, String> {
+    let mut scanner = Scanner::default();
+    loop {
+        let found = scanner.scan(buffer, &Limits::default());
+        if let Some(end) = found.map_err(|refusal| format!("invalid answer: {refusal}"))? {
+            return Ok(buffer.split_to(end).freeze());
+        }
+        if stream.read_buf(buffer).await.map_err(|error| format!("receive: {error}"))? == 0 {
+            return Err("the connection closed before an answer".into());
+        }
+    }
+}
+
+async fn read_body(stream: &mut TcpStream, buffer: &mut BytesMut, framing: Framing) -> Result<Vec<u8>, String> {
+    let mut decoder = Decoder::new(framing, &Limits::default());
+    let mut body = Vec::new();
+    while body.len() < BODY_CAP {
+        match decoder.decode(buffer).map_err(|refusal| format!("invalid answer: {refusal}"))? {
+            Decoded::Data(bytes) => body.extend_from_slice(&bytes),
+            Decoded::Trailers(_) | Decoded::Done => break,
+            Decoded::More => {
+                let read = stream.read_buf(buffer).await.map_err(|error| format!("receive: {error}"))?;
+                if read == 0 && decoder.eof() {
+                    break;
+                } else if read == 0 {
+                    return Err("the body ended early".into());
+                }
+            }
+        }
+    }
+    body.truncate(BODY_CAP);
+    Ok(body)
+}

@@ -1,0 +1,135 @@
+//! Runs health checks on the control thread: one task for each endpoint, kept over configuration changes
+//! as long as its check is the same.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_traffic::health::Tracker;
+use sluice_traffic::rng::Rng;
+use tokio::task::JoinHandle;
+
+use super::{Check, Policy, tcp};
+use crate::gateway::Gateway;
+use crate::snapshot::Snapshot;
+use crate::upstream::config::EndpointState;
+use crate::upstream::live::{Health, Live};
+
+/// The running checks.
+pub struct Monitor {
+    gateway: Arc<Gateway>,
+    tasks: HashMap<(Arc<str>, Arc<str>), Task>,
+}
+
+struct Task {
+    /// The check's whole description: another one means another task.
+    description: String,
+    handle: JoinHandle<()>,
+}
+
+/// What one task asks, and where it notes the answer.
+struct Patient {
+    gateway: Arc<Gateway>,
+    upstream: Arc<str>,
+    address: Arc<str>,
+    addresses: Vec<std::net::SocketAddr>,
+    live: Arc<Live>,
+    policy: Policy,
+}
+
+impl Monitor {
+    /// Nothing is checked yet.
+    pub fn new(gateway: Arc<Gateway>) -> Monitor {
+        Monitor { gateway, tasks: HashMap::new() }
+    }
+
+    /// Checks what the snapshot says, and nothing else any more.
+    #[expect(clippy::disallowed_methods, reason = "health checks live on the control thread, beside the workers")]
+    pub fn watch(&mut self, snapshot: &Snapshot) {
+        let mut before = std::mem::take(&mut self.tasks);
+        for upstream in &snapshot.upstreams {
+            let checked = |endpoint: &&crate::upstream::Endpoint| endpoint.policy.state != EndpointState::Disabled;
+            for endpoint in upstream.endpoints.iter().filter(checked) {
+                let key = (Arc::clone(&upstream.name), Arc::clone(&endpoint.address));
+                let Some(policy) = &upstream.policy.health else {
+                    endpoint.live.set_health(Health::Unknown, self.gateway.clock.moment(self.gateway.clock.now()));
+                    continue;
+                };
+                let description = format!("{policy:?} {:?}", endpoint.addresses);
+                match before.remove(&key) {
+                    Some(task) if task.description == description => {
+                        self.tasks.insert(key, task);
+                        continue;
+                    }
+                    Some(task) => task.handle.abort(),
+                    None => {}
+                }
+                let patient = Patient {
+                    gateway: Arc::clone(&self.gateway),
+                    upstream: Arc::clone(&upstream.name),
+                    address: Arc::clone(&endpoint.address),
+                    addresses: endpoint.addresses.clone(),
+                    live: Arc::clone(&endpoint.live),
+                    policy: policy.clone(),
+                };
+                let handle = tokio::spawn(patient.watch());
+                self.tasks.insert(key, Task { description, handle });
+            }
+        }
+        before.into_values().for_each(|task| task.handle.abort());
+    }
+
+    /// Checks nothing any more.
+    pub fn stop(&mut self) {
+        self.tasks.drain().for_each(|(_, task)| task.handle.abort());
+    }
+}
+
+impl Patient {
+    /// Asks at once, then at every interval, give or take a tenth.
+    async fn watch(self) {
+        let mut rng = Rng::new(fastrand::u64(..));
+        let schedule = self.policy.schedule;
+        let mut tracker = Tracker::new(self.live.health() != Health::Unhealthy);
+        // The first answer counts at once: an endpoint that is down at the start is not used.
+        let mut first = self.live.health() == Health::Unknown;
+        loop {
+            let asked = tokio::time::timeout(schedule.timeout, self.ask()).await;
+            let result = asked.unwrap_or_else(|_| Err("no answer in time".into()));
+            let (rise, fall) = if first { (1, 1) } else { (schedule.rise, schedule.fall) };
+            let changed = tracker.observe(result.is_ok(), rise, fall);
+            if first || changed {
+                self.note(&result);
+            }
+            first = false;
+            let every = schedule.every.as_nanos() as u64;
+            let pause = sluice_traffic::health::jitter(every, &mut rng);
+            tokio::time::sleep(Duration::from_nanos(pause)).await;
+        }
+    }
+
+    async fn ask(&self) -> Result<(), String> {
+        let mut last = Err("no address".to_owned());
+        for &address in &self.addresses {
+            last = match &self.policy.check {
+                Check::Tcp => tcp::check(address).await,
+                Check::Http(check) => check.ask(address, &self.address).await,
+            };
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
+    }
+
+    fn note(&self, result: &Result<(), String>) {
+        let clock = self.gateway.clock;
+        let health = if result.is_ok() { Health::Healthy } else { Health::Unhealthy };
+        self.live.set_health(health, clock.moment(clock.now()));
+        let why: &str = result.as_ref().err().map_or("the check succeeded", String::as_str);
+        let state = if result.is_ok() { "healthy" } else { "unhealthy" };
+        let fields: [(&str, &dyn std::fmt::Display); 4] =
+            [("upstream", &self.upstream), ("endpoint", &self.address), ("state", &state), ("why", &why)];
+        self.gateway.diagnostics.info("endpoint health changed", &fields);
+    }
+}

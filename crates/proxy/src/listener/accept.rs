@@ -1,0 +1,75 @@
+//! The accept loop of one listener on one worker.
+//!
+//! Promise: it never ends on an error; when the process is out of descriptors it waits; at the listener's
+//! connection limit it stops accepting, so that further clients wait in the kernel's backlog; when the
+//! listener is removed, what waits in the backlog is served before the socket closes.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{LocalListener, Open};
+use crate::protocol::http1;
+use crate::worker::Worker;
+
+/// How long accepting pauses at the limit or without descriptors.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// So many connections that wait in the backlog are still served when the listener goes.
+const LAST_ACCEPTS: u32 = 1024;
+
+/// Accepts until the listener is removed or the worker drains.
+pub async fn run(worker: Rc<Worker>, mut listener: Rc<LocalListener>, socket: TcpListener) {
+    let deadline = worker.world.timers.deadline();
+    let mut last = LAST_ACCEPTS;
+    while last > 0 {
+        if listener.is_closed() || worker.is_draining() {
+            last -= 1;
+        }
+        // Looked at again now and then: a drain or a removed listener wakes nobody here.
+        deadline.set(worker.world.clock.now(), Duration::from_secs(1));
+        let accepted = poll_fn(|cx| match socket.poll_accept(cx) {
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            _ if listener.is_closed() || worker.is_draining() => Poll::Ready(None),
+            Poll::Pending if deadline.poll_passed(cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+        match accepted {
+            Some(Ok((stream, peer))) => serve(&worker, &listener, stream, peer),
+            // The client gave up while it waited; or there are no descriptors: wait for some.
+            Some(Err(error)) if is_about_the_client(&error) => {}
+            Some(Err(error)) => {
+                worker.gateway.diagnostics.warn("accept failed", &[("listener", &listener.shared.name), ("error", &error)]);
+                deadline.set(worker.world.clock.now(), PAUSE);
+                deadline.passed().await;
+            }
+            None if listener.is_closed() || worker.is_draining() => return,
+            None => {}
+        }
+        listener = worker.running().listener(&listener);
+        while listener.bound.connections() >= listener.shared.connections && !worker.is_draining() {
+            deadline.set(worker.world.clock.now(), PAUSE);
+            deadline.passed().await;
+            listener = worker.running().listener(&listener);
+        }
+    }
+}
+
+fn serve(worker: &Rc<Worker>, listener: &Rc<LocalListener>, stream: TcpStream, peer: SocketAddr) {
+    let open = Open::count(listener, &worker.connections);
+    let (own, listener) = (Rc::clone(worker), Rc::clone(listener));
+    worker.world.spawn(async move {
+        http1::serve(own, listener, stream, peer).await;
+        drop(open);
+    });
+}
+
+fn is_about_the_client(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::ConnectionAborted | Kind::ConnectionReset | Kind::Interrupted)
+}

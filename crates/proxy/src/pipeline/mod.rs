@@ -1,0 +1,158 @@
+//! The exchange, on one page: [`handle`] is the path of every request, top to bottom.
+//!
+//! Promise: one exchange sees one snapshot; filters run in the order written and in reverse on the way out,
+//! exactly those that were entered, also around answers the gateway makes itself; a failure becomes an
+//! answer in one place.
+
+pub mod finish;
+pub mod forwarded;
+pub mod normalize;
+pub mod problem_answer;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sluice_http::{NameId, Request, Response, ResponseHead};
+use sluice_traffic::breaker::Change;
+
+use crate::action::Action;
+use crate::action::forward::Forwarded;
+use crate::config::model::Route;
+use crate::exchange::{Exchange, Outcome};
+use crate::failure::Failure;
+use crate::filter::{self, Flow};
+use crate::listener::LocalListener;
+use crate::route::Lookup;
+use crate::upstream::Upstream;
+use crate::upstream::connection::Connection;
+use crate::upstream::live::Live;
+use crate::worker::{Running, Worker};
+use crate::world::World;
+
+/// Where an exchange takes place: nothing in it changes while the exchange lasts.
+pub struct Scene<'a> {
+    /// The worker.
+    pub worker: &'a Rc<Worker>,
+    /// Its time, randomness and timers.
+    pub world: &'a Rc<World>,
+    /// The snapshot, with the worker's own part of it.
+    pub running: &'a Rc<Running>,
+    /// The listener it came through.
+    pub listener: &'a Rc<LocalListener>,
+    /// Takes interim responses for the client.
+    pub interim: &'a dyn Fn(ResponseHead),
+}
+
+/// What the pipeline gives.
+pub enum Handled {
+    /// An answer.
+    Response(Response),
+    /// The endpoint switched protocols: the client is told, then both are one tunnel.
+    Switched(ResponseHead, Box<Connection>),
+}
+
+/// Handles a request. The request stays with the caller, so that what is left of its body can be dealt
+/// with after the answer. Cancel-safe in the sense that dropping it abandons the attempt at the endpoint.
+pub async fn handle(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Request) -> Handled {
+    let route = match find(scene, exchange, request) {
+        Ok(route) => route,
+        Err(failure) => return Handled::Response(fail(scene, exchange, request, failure)),
+    };
+    forwarded::apply(&mut request.head, exchange, &scene.listener.shared.forwarded);
+    let (entered, flow) = filter::request_phase(&route.filters, exchange, request).await;
+    let acted = match flow {
+        Ok(Flow::Continue) => act(scene, route, exchange, request).await,
+        Ok(Flow::Answer(response)) => {
+            exchange.outcome = Outcome::Answered;
+            Ok(Forwarded::Response(response))
+        }
+        Err(failure) => Err(failure),
+    };
+    let mut response = match acted {
+        Ok(Forwarded::Switched(head, connection)) => return Handled::Switched(head, connection),
+        Ok(Forwarded::Response(response)) => response,
+        Err(failure) => fail(scene, exchange, request, failure),
+    };
+    if let Err(failure) = filter::response_phase(&route.filters, entered, exchange, &mut response).await {
+        response = fail(scene, exchange, request, failure);
+    }
+    mark(scene, exchange, &mut response);
+    Handled::Response(response)
+}
+
+/// Normalises the path and finds the route.
+fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) -> Result<&'a Route, Failure> {
+    exchange.path = normalize::path(request.head.path())?.into_owned();
+    normalize::check(&request.head)?;
+    let model = &scene.running.snapshot.model;
+    let now = scene.world.clock.unix().as_secs();
+    match model.table.find(&exchange.facts(&request.head), now) {
+        Lookup::Found { route, params } => {
+            let found = &model.routes[route];
+            exchange.params = params;
+            exchange.route = Arc::clone(&found.name);
+            exchange.route_index = Some(route);
+            Ok(found)
+        }
+        Lookup::MethodNotAllowed { allow } => {
+            exchange.allow = allow;
+            Err(Failure::MethodNotAllowed)
+        }
+        Lookup::NotFound => Err(Failure::NoRoute),
+    }
+}
+
+async fn act(
+    scene: &Scene<'_>,
+    route: &Route,
+    exchange: &mut Exchange,
+    request: &mut Request,
+) -> Result<Forwarded, Failure> {
+    match &route.action {
+        Action::Forward(forward) => forward.run(scene, exchange, request).await,
+        Action::Respond(respond) => {
+            exchange.outcome = Outcome::Answered;
+            Ok(Forwarded::Response(respond.answer(exchange, &request.head)))
+        }
+        Action::Redirect(redirect) => {
+            exchange.outcome = Outcome::Answered;
+            Ok(Forwarded::Response(redirect.answer(exchange, &request.head)))
+        }
+    }
+}
+
+/// The only place in the pipeline where a failure becomes an answer.
+fn fail(scene: &Scene<'_>, exchange: &mut Exchange, request: &Request, failure: Failure) -> Response {
+    exchange.outcome = Outcome::Failed(failure);
+    let mut response = problem_answer::answer(failure, exchange, &request.head);
+    mark(scene, exchange, &mut response);
+    response
+}
+
+/// What every answer carries of us.
+fn mark(scene: &Scene<'_>, exchange: &Exchange, response: &mut Response) {
+    let policy = &scene.listener.shared.forwarded.forwarded;
+    if policy.request_id {
+        response.head.fields.set(NameId::XRequestId, exchange.request_id.as_bytes());
+    }
+    if policy.via && exchange.outcome == Outcome::Completed {
+        response.head.fields.append(NameId::Via, b"1.1 sluice");
+    }
+}
+
+impl Scene<'_> {
+    /// Asks every worker to give up its idle connections to an endpoint.
+    pub fn shed(&self, live: &Arc<Live>) {
+        self.worker.gateway.shed(live);
+    }
+
+    /// Tells operators that a breaker changed its state.
+    pub fn breaker_changed(&self, upstream: &Upstream, index: usize, change: Change) {
+        let endpoint = &upstream.endpoints[index].address;
+        let change = format!("{change:?}").to_lowercase();
+        self.worker.gateway.diagnostics.info(
+            "breaker changed",
+            &[("upstream", &upstream.name), ("endpoint", endpoint), ("change", &change)],
+        );
+    }
+}

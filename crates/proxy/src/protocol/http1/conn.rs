@@ -1,0 +1,312 @@
+//! The server side of one HTTP/1 connection: its link, the request body that is arriving on it, and the
+//! interim responses that wait to leave.
+//!
+//! Shared (in an `Rc`) by the exchange that writes the answer and the request body that is pulled by
+//! whoever reads it. Borrows of the link last for one poll and never cross an await.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sluice_http::h1::{self, Decoded, Decoder, Framing, Limits, Refusal, Scanner};
+use sluice_http::{Body, BodyError, Frame, ResponseHead, Source};
+
+use crate::wire::{Link, Outbox};
+
+/// One HTTP/1 connection from a client.
+pub struct Conn {
+    /// The connection.
+    pub link: RefCell<Link>,
+    body: RefCell<Incoming>,
+    interims: RefCell<VecDeque<ResponseHead>>,
+    leaving: RefCell<Outbox>,
+    /// Whether the client waits for 100 Continue.
+    expects: Cell<Expects>,
+}
+
+/// The request body that is arriving.
+struct Incoming {
+    decoder: Decoder,
+    /// Content bytes so far.
+    received: u64,
+    /// The most that is accepted.
+    limit: u64,
+    /// How long it may be silent.
+    stall: Duration,
+    failed: Option<BodyError>,
+    refusal: Option<Refusal>,
+}
+
+/// Whether a client holds its body back for a 100 Continue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expects {
+    /// It does not.
+    Nothing,
+    /// It does.
+    Continue,
+}
+
+/// Why no head came.
+#[derive(Debug)]
+pub enum NoHead {
+    /// The client closed, or its connection broke.
+    Gone,
+    /// Not in time.
+    TimedOut,
+    /// The bytes are not acceptable.
+    Refused(Refusal),
+}
+
+/// What is left of a request body when its answer has been sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing: the next request starts where the buffer stands.
+    Nothing,
+    /// So many bytes, worth reading to keep the connection.
+    Little,
+    /// Too much, or it is not known how much, or its framing failed.
+    Much,
+}
+
+/// A body rest up to this size is read and dropped to keep the connection.
+const LITTLE: u64 = 256 * 1024;
+
+impl Conn {
+    /// A connection that nothing was read from.
+    pub fn new(link: Link) -> Rc<Conn> {
+        Rc::new(Conn {
+            link: RefCell::new(link),
+            body: RefCell::new(Incoming {
+                decoder: Decoder::new(Framing::None, &Limits::default()),
+                received: 0,
+                limit: 0,
+                stall: Duration::ZERO,
+                failed: None,
+                refusal: None,
+            }),
+            interims: RefCell::default(),
+            leaving: RefCell::new(Outbox::new(Vec::new())),
+            expects: Cell::new(Expects::Nothing),
+        })
+    }
+
+    /// Whether bytes of a next request stand in the buffer.
+    pub fn has_bytes(&self) -> bool {
+        !self.link.borrow().buffer.is_empty()
+    }
+
+    /// Reads until a whole head is here. Cancel-safe.
+    pub async fn head(&self, limits: &Limits, within: Duration) -> Result<Bytes, NoHead> {
+        self.link.borrow_mut().expect_within(within);
+        let mut scanner = Scanner::default();
+        poll_fn(|cx| {
+            let link = &mut *self.link.borrow_mut();
+            loop {
+                if let Some(end) = scanner.scan(&link.buffer, limits).map_err(NoHead::Refused)? {
+                    return Poll::Ready(Ok(link.buffer.split_to(end).freeze()));
+                }
+                match link.poll_fill(cx) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(NoHead::Gone)),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Pending if link.deadline.poll_passed(cx) => return Poll::Ready(Err(NoHead::TimedOut)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Makes the body that follows the head just read.
+    pub fn body(self: &Rc<Self>, framing: Framing, limits: &Limits, limit: u64, stall: Duration) -> Body {
+        let mut incoming = self.body.borrow_mut();
+        *incoming = Incoming {
+            decoder: Decoder::new(framing, limits),
+            received: 0,
+            limit,
+            stall,
+            failed: None,
+            refusal: None,
+        };
+        let link = &mut *self.link.borrow_mut();
+        match framing {
+            Framing::None => Body::Empty,
+            Framing::Length(length) if length <= link.buffer.len() as u64 && length > 0 => {
+                // It came with the head: no stream is needed, and it can be sent again on a retry.
+                match incoming.decoder.decode(&mut link.buffer) {
+                    Ok(Decoded::Data(content)) => {
+                        incoming.received = content.len() as u64;
+                        Body::Full(content)
+                    }
+                    _ => Body::Stream(Box::new(Arriving(Rc::clone(self)))),
+                }
+            }
+            Framing::Length(0) => Body::Empty,
+            _ => Body::Stream(Box::new(Arriving(Rc::clone(self)))),
+        }
+    }
+
+    /// Notes whether the client waits for 100 Continue.
+    pub fn set_expects(&self, expects: Expects) {
+        self.expects.set(expects);
+    }
+
+    /// Body bytes received in this exchange.
+    pub fn received(&self) -> u64 {
+        self.body.borrow().received
+    }
+
+    /// The refusal that the body's framing met, if it did.
+    pub fn body_refusal(&self) -> Option<Refusal> {
+        self.body.borrow().refusal
+    }
+
+    /// What is left of the request's body.
+    pub fn rest(&self) -> Rest {
+        let body = self.body.borrow();
+        match (body.failed, body.decoder.is_done(), body.decoder.left()) {
+            (None, true, _) => Rest::Nothing,
+            (None, false, Some(left)) if left <= LITTLE && self.expects.get() == Expects::Nothing => Rest::Little,
+            _ => Rest::Much,
+        }
+    }
+
+    /// Reads and drops what is left of the request's body; false when it did not end properly.
+    pub async fn drop_rest(self: &Rc<Self>) -> bool {
+        let mut rest = Arriving(Rc::clone(self));
+        loop {
+            match poll_fn(|cx| rest.poll_frame(cx)).await {
+                None => return true,
+                Some(Ok(_)) => {}
+                Some(Err(_)) => return false,
+            }
+        }
+    }
+
+    /// Takes an interim response to send before the answer.
+    pub fn interim(&self, head: ResponseHead) {
+        if head.status == 100 {
+            self.expects.set(Expects::Nothing);
+        }
+        self.interims.borrow_mut().push_back(head);
+    }
+
+    /// Sends the interim responses that wait; an error means that the client is gone.
+    pub fn poll_interims(&self, stall: Duration, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let leaving = &mut *self.leaving.borrow_mut();
+            ready!(self.link.borrow_mut().poll_flush(leaving, stall, cx))?;
+            let Some(head) = self.interims.borrow_mut().pop_front() else { return Poll::Ready(Ok(())) };
+            let mut text = Vec::with_capacity(128);
+            h1::interim_head(&head, &mut text);
+            *leaving = Outbox::new(text);
+        }
+    }
+
+    /// Whether the client has left while its answer is being made. Bytes of a next request are kept, up to
+    /// a buffer's worth. A client that closes its sending half has left: that is how HTTP/1 clients abort.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.body.borrow().decoder.is_done() {
+            // Whoever reads the body will see it.
+            return Poll::Pending;
+        }
+        loop {
+            let link = &mut *self.link.borrow_mut();
+            if link.buffer.len() >= 16 * 1024 {
+                return Poll::Pending;
+            }
+            match ready!(link.poll_fill(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Closes in a way that lets the client read the answer: sends our end, then reads until the client
+    /// closes, for two seconds or 1 MiB at most (RFC 9112 section 9.6).
+    pub async fn linger(&self) {
+        use tokio::io::AsyncWrite as _;
+        self.link.borrow_mut().expect_within(Duration::from_secs(2));
+        let mut read = 0;
+        poll_fn(|cx| {
+            let link = &mut *self.link.borrow_mut();
+            let stream = std::pin::Pin::new(&mut link.stream);
+            if read == 0 && ready!(stream.poll_shutdown(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            loop {
+                link.buffer.clear();
+                match link.poll_fill(cx) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                    Poll::Ready(Ok(more)) => read += more,
+                    Poll::Pending if link.deadline.poll_passed(cx) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+                if read > 1024 * 1024 {
+                    return Poll::Ready(());
+                }
+            }
+        })
+        .await;
+    }
+}
+
+/// The request body as a source.
+struct Arriving(Rc<Conn>);
+
+impl Source for Arriving {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let conn = &*self.0;
+        if conn.expects.get() == Expects::Continue {
+            // Somebody wants the body and no endpoint has said 100 yet: the client must be told.
+            conn.interim(ResponseHead::new(100));
+            if let Poll::Ready(Err(_)) = conn.poll_interims(conn.body.borrow().stall, cx) {
+                conn.body.borrow_mut().failed = Some(BodyError::Incomplete);
+            }
+        }
+        let body = &mut *conn.body.borrow_mut();
+        if let Some(error) = body.failed {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let polled = ready!(body.poll(&mut conn.link.borrow_mut(), cx));
+        body.failed = polled.as_ref().err().copied();
+        Poll::Ready(polled.transpose())
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.0.body.borrow().decoder.left()
+    }
+}
+
+impl Incoming {
+    fn poll(&mut self, link: &mut Link, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, BodyError>> {
+        loop {
+            match self.decoder.decode(&mut link.buffer) {
+                Ok(Decoded::Data(content)) => {
+                    self.received += content.len() as u64;
+                    if self.received > self.limit {
+                        return Poll::Ready(Err(BodyError::TooLarge));
+                    }
+                    return Poll::Ready(Ok(Some(Frame::Data(content))));
+                }
+                Ok(Decoded::Trailers(fields)) => return Poll::Ready(Ok(Some(Frame::Trailers(fields)))),
+                Ok(Decoded::Done) => return Poll::Ready(Ok(None)),
+                Ok(Decoded::More) => {}
+                Err(refusal) => {
+                    self.refusal = Some(refusal);
+                    return Poll::Ready(Err(BodyError::Malformed));
+                }
+            }
+            match ready!(link.poll_fill_within(self.stall, cx)) {
+                Ok(0) => return Poll::Ready(Err(BodyError::Incomplete)),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Poll::Ready(Err(BodyError::TimedOut)),
+                Err(_) => return Poll::Ready(Err(BodyError::Incomplete)),
+            }
+        }
+    }
+}

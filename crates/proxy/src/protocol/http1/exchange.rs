@@ -1,0 +1,183 @@
+//! One exchange on an HTTP/1 connection: head in, pipeline, answer out, facts noted.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use bytes::Bytes;
+use sluice_http::h1::{self, Expectation, Framing};
+use sluice_http::{Request, RequestHead};
+
+use super::answer::{Ended, Writing};
+use super::conn::{Expects, NoHead};
+use super::{Next, Session};
+use crate::exchange::{Client, Exchange, Outcome};
+use crate::facts::Scheme;
+use crate::failure::{Connection, Failure};
+use crate::listener::LocalListener;
+use crate::pipeline::{self, Handled, Scene, forwarded, problem_answer};
+use crate::relay::Tunnel;
+use crate::worker::Running;
+
+/// Runs one exchange. `served` counts the requests of this connection, this one included.
+pub(super) async fn run(session: &Session, listener: &Rc<LocalListener>, running: Rc<Running>, served: u32) -> Next {
+    let started = session.worker.world.clock.now();
+    let shared = &listener.shared;
+    let head = match session.conn.head(&shared.limits, shared.timeouts.head).await {
+        Ok(head) => head,
+        Err(NoHead::Gone) => return Next::Gone,
+        Err(NoHead::TimedOut) => return refuse(session, listener, &running, started, Failure::ClientTimeout).await,
+        Err(NoHead::Refused(refusal)) => {
+            listener.cells.refused(refusal);
+            return refuse(session, listener, &running, started, Failure::refused_request(refusal)).await;
+        }
+    };
+    let (head, framing) = match parse(head, listener) {
+        Ok(parsed) => parsed,
+        Err(failure) => return refuse(session, listener, &running, started, failure).await,
+    };
+    let mut exchange = begin(session, listener, started, Some(&head));
+    let allowed = admit(session, listener, &head, framing);
+    let body = session.conn.body(framing, &shared.limits, shared.body_limit, shared.timeouts.stall);
+    let mut request = Request { head, body };
+    let observed = running.log.as_ref().map(|_| pipeline::finish::Observed::of(&request.head));
+    let mut writing = Writing::new(session, listener, served, &request.head);
+    let next = match allowed {
+        Ok(()) => respond(session, listener, &running, (&mut exchange, &mut request, &mut writing)).await,
+        Err(failure) => writing.fail(&mut exchange, &request.head, failure).await,
+    };
+    exchange.received = session.conn.received();
+    if let Some(refusal) = session.conn.body_refusal() {
+        listener.cells.refused(refusal);
+    }
+    pipeline::finish::note(&session.worker, &running, &mut exchange, observed);
+    next
+}
+
+fn parse(head: Bytes, listener: &LocalListener) -> Result<(RequestHead, Framing), Failure> {
+    h1::request(head, &listener.shared.limits).map_err(|refusal| {
+        listener.cells.refused(refusal);
+        Failure::refused_request(refusal)
+    })
+}
+
+/// What can be refused by the head alone.
+fn admit(session: &Session, listener: &LocalListener, head: &RequestHead, framing: Framing) -> Result<(), Failure> {
+    let expects = match h1::expectation(head) {
+        Expectation::None => Expects::Nothing,
+        Expectation::Continue if framing == Framing::None => Expects::Nothing,
+        Expectation::Continue => Expects::Continue,
+        Expectation::Unknown => return Err(Failure::ExpectationFailed),
+    };
+    session.conn.set_expects(expects);
+    match framing {
+        Framing::Length(length) if length > listener.shared.body_limit => Err(Failure::BodyTooLarge),
+        _ => Ok(()),
+    }
+}
+
+/// The facts an exchange starts with.
+fn begin(session: &Session, listener: &LocalListener, started: Instant, head: Option<&RequestHead>) -> Exchange {
+    let shared = &listener.shared;
+    let (address, scheme) = match head {
+        Some(head) => forwarded::client(session.peer, Scheme::Http, head, &shared.forwarded),
+        None => (session.peer.ip(), Scheme::Http),
+    };
+    let client = Client { peer: session.peer, address, scheme, listener: Arc::clone(&shared.name) };
+    let request_id = session.worker.request_id(head, session.peer, &shared.forwarded);
+    Exchange::begin(client, request_id, started)
+}
+
+/// Makes the answer while watching the client, then sends it.
+async fn respond(
+    session: &Session,
+    listener: &Rc<LocalListener>,
+    running: &Rc<Running>,
+    (exchange, request, writing): (&mut Exchange, &mut Request, &mut Writing<'_>),
+) -> Next {
+    let interim = |head| session.conn.interim(head);
+    let scene = Scene {
+        worker: &session.worker,
+        world: &session.worker.world,
+        running,
+        listener,
+        interim: &interim,
+    };
+    let handled = match watch(session, listener, pipeline::handle(&scene, exchange, request)).await {
+        Ok(handled) => handled,
+        Err(failure) if failure == Failure::ClientGone => {
+            exchange.outcome = Outcome::Failed(failure);
+            exchange.status = failure.row().status;
+            return Next::Gone;
+        }
+        Err(failure) => return writing.fail(exchange, &request.head, failure).await,
+    };
+    match handled {
+        Handled::Response(response) => writing.response(exchange, response).await,
+        Handled::Switched(head, connection) => match writing.switch(exchange, &head).await {
+            Ended::Sent => Next::Tunnel(Box::new(Tunnel::new(connection))),
+            Ended::Lost => Next::Gone,
+        },
+    }
+}
+
+/// Drives `handle` to its end while sending interim responses and noticing that the client leaves or that
+/// the listener's time for an exchange is over.
+async fn watch(
+    session: &Session,
+    listener: &LocalListener,
+    handle: impl Future<Output = Handled>,
+) -> Result<Handled, Failure> {
+    let mut handle = pin!(handle);
+    let total = listener.shared.timeouts.total.map(|limit| {
+        let deadline = session.worker.world.timers.deadline();
+        deadline.set(session.worker.world.clock.now(), limit);
+        deadline
+    });
+    let mut handled = None;
+    poll_fn(|cx| {
+        if handled.is_none()
+            && let Poll::Ready(done) = handle.as_mut().poll(cx)
+        {
+            handled = Some(done);
+        }
+        match session.conn.poll_interims(listener.shared.timeouts.stall, cx) {
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::ClientGone)),
+            // The answer must not overtake its interim responses.
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(())) => {}
+        }
+        if let Some(handled) = handled.take() {
+            return Poll::Ready(Ok(handled));
+        }
+        if session.conn.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Failure::ClientGone));
+        }
+        match &total {
+            Some(deadline) if deadline.poll_passed(cx) => Poll::Ready(Err(Failure::ExchangeTimeout)),
+            _ => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Answers a request that was refused before it was understood.
+async fn refuse(
+    session: &Session,
+    listener: &Rc<LocalListener>,
+    running: &Rc<Running>,
+    started: Instant,
+    failure: Failure,
+) -> Next {
+    debug_assert!(failure.row().connection == Connection::Close);
+    let mut exchange = begin(session, listener, started, None);
+    exchange.outcome = Outcome::Failed(failure);
+    let unread = RequestHead::new("GET", "/");
+    let response = problem_answer::answer(failure, &exchange, &unread);
+    let next = Writing::closing(session, listener).response(&mut exchange, response).await;
+    pipeline::finish::note(&session.worker, running, &mut exchange, None);
+    next
+}

@@ -1,0 +1,89 @@
+//! HTTP/1 server connections: one task each, one exchange after the other.
+//!
+//! Promise: a connection between two exchanges owns no buffer and a small task; everything an exchange
+//! needs lives in a box that exists from its first byte to its last. Drain ends idle connections at once
+//! and the others after their exchange.
+
+mod answer;
+mod conn;
+mod exchange;
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Poll;
+
+use tokio::net::TcpStream;
+
+pub use conn::Conn;
+
+use crate::listener::LocalListener;
+use crate::relay;
+use crate::wire::Link;
+use crate::worker::Worker;
+
+/// What a connection does after an exchange.
+pub enum Next {
+    /// It waits for another request.
+    Again,
+    /// It closes, letting the client read what was sent.
+    Close,
+    /// It closes at once: nobody is there.
+    Gone,
+    /// It becomes a tunnel to an endpoint.
+    Tunnel(Box<relay::Tunnel>),
+}
+
+/// One connection and who it belongs to.
+pub struct Session {
+    /// The worker it lives on.
+    pub worker: Rc<Worker>,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// The connection.
+    pub conn: Rc<Conn>,
+}
+
+/// How long a connection that was accepted while we stop may take to begin its request.
+const LAST_CHANCE: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Serves a connection until it ends.
+pub async fn serve(worker: Rc<Worker>, mut listener: Rc<LocalListener>, stream: TcpStream, peer: SocketAddr) {
+    let link = Link::new(stream, worker.world.clock, &worker.world.timers);
+    let session = Session { conn: Conn::new(link), worker, peer };
+    let mut served = 0;
+    loop {
+        if !session.conn.has_bytes() && !session.wait(&listener, served).await {
+            return;
+        }
+        let running = session.worker.running();
+        listener = running.listener(&listener);
+        served += 1;
+        let next = Box::pin(exchange::run(&session, &listener, running, served)).await;
+        match next {
+            Next::Again => session.conn.link.borrow_mut().rest(),
+            Next::Gone => return,
+            Next::Close => return Box::pin(session.conn.linger()).await,
+            Next::Tunnel(tunnel) => return Box::pin(tunnel.run(&session, &listener)).await,
+        }
+    }
+}
+
+impl Session {
+    /// Waits for the first byte of a request; false when the connection is over instead. A client that
+    /// was accepted while we stop has a moment for its first request.
+    async fn wait(&self, listener: &LocalListener, served: u32) -> bool {
+        let stopping = || self.worker.is_draining() || listener.is_closed();
+        let idle = if stopping() { LAST_CHANCE } else { listener.shared.timeouts.idle };
+        self.conn.link.borrow_mut().expect_within(idle);
+        poll_fn(|cx| {
+            let link = self.conn.link.borrow();
+            match link.stream.poll_read_ready(cx) {
+                Poll::Ready(ready) => Poll::Ready(ready.is_ok()),
+                Poll::Pending if link.deadline.poll_passed(cx) || (served > 0 && stopping()) => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+}

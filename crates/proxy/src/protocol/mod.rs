@@ -1,0 +1,3 @@
+//! What is spoken on a connection.
+
+pub mod http1;

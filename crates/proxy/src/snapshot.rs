@@ -1,0 +1,183 @@
+//! What runs: a model with its live state, immutable, one revision.
+//!
+//! Promise: building one changes nothing that runs. What survives a change, by identity:
+//! * an endpoint's live state (in-flight count, health, breaker, ejection, latency): upstream name and
+//!   address, here;
+//! * its connection places: as long as `max_connections` is the same, here;
+//! * its idle connections and the balancer's position, in each worker: see `upstream::Local::new`;
+//! * a listener's sockets and connections: name and address, here;
+//! * counters: by their labels, in the metrics registry;
+//! * health check tasks: as long as the check is the same, in `health::monitor`;
+//! * the access log's file: as long as its configuration is the same, here.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::config::document::Document;
+use crate::config::model::Model;
+use crate::listener::{Bound, ListenerPolicy, bind};
+use crate::observe::access_log::AccessLog;
+use crate::problem::{At, Problems};
+use crate::upstream::affinity::By;
+use crate::upstream::config::{EndpointPolicy, Policy};
+use crate::upstream::{Endpoint, Upstream};
+
+/// What runs.
+pub struct Snapshot {
+    /// Counts changes, from 1.
+    pub revision: u64,
+    /// The document it came from.
+    pub document: Document,
+    /// What it does.
+    pub model: Model,
+    /// The upstreams, in the model's order.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// The listeners and their sockets.
+    pub listeners: Vec<(Arc<ListenerPolicy>, Arc<Bound>)>,
+    /// Where exchanges are logged.
+    pub log: Option<Arc<AccessLog>>,
+}
+
+/// A snapshot that is ready to run, with the sockets that are new in it: for each worker one of each.
+pub struct Built {
+    /// The snapshot.
+    pub snapshot: Arc<Snapshot>,
+    /// New sockets: listener name, one socket for each worker.
+    pub sockets: Vec<(Arc<str>, Vec<TcpListener>)>,
+}
+
+/// Builds the next snapshot. Binds sockets and resolves names; on any problem nothing stays behind.
+pub fn build(
+    document: Document,
+    model: Model,
+    before: Option<&Snapshot>,
+    (workers, secret): (usize, &[u8]),
+) -> Result<Built, Problems> {
+    let mut problems = Problems::new();
+    let upstreams = upstreams(&model, before, secret, &mut problems);
+    let log = log(&model, before, &mut problems);
+    let (listeners, sockets) = listeners(&model, before, workers, &mut problems);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let revision = before.map_or(1, |before| before.revision + 1);
+    let snapshot = Arc::new(Snapshot { revision, document, model, upstreams, listeners, log });
+    Ok(Built { snapshot, sockets })
+}
+
+fn upstreams(model: &Model, before: Option<&Snapshot>, secret: &[u8], problems: &mut Problems) -> Vec<Arc<Upstream>> {
+    let mut out = Vec::with_capacity(model.upstreams.len());
+    for (name, policy) in &model.upstreams {
+        let old = before.and_then(|before| before.upstreams.iter().find(|upstream| upstream.name == *name));
+        let at = At::root().key("upstreams").key(&**name).key("endpoints");
+        let endpoints: Vec<_> = (policy.endpoints.iter().enumerate())
+            .map(|(index, endpoint)| {
+                let addresses = resolve(&endpoint.address, &at.index(index), problems);
+                self::endpoint(name, policy, endpoint, (addresses, old, secret))
+            })
+            .collect();
+        let tokens = endpoints.iter().enumerate().map(|(index, endpoint)| (endpoint.token.clone(), index)).collect();
+        out.push(Arc::new(Upstream { name: Arc::clone(name), policy: policy.clone(), endpoints, tokens }));
+    }
+    out
+}
+
+fn endpoint(
+    upstream: &str,
+    policy: &Policy,
+    endpoint: &EndpointPolicy,
+    (addresses, old, secret): (Vec<SocketAddr>, Option<&Arc<Upstream>>, &[u8]),
+) -> Endpoint {
+    let kept = old.and_then(|old| {
+        let same = old.endpoints.iter().find(|known| *known.address == *endpoint.address);
+        same.map(|known| (known, old.policy.pool.max_connections))
+    });
+    let places = policy.pool.max_connections;
+    let limit = match kept {
+        Some((known, before)) if before == places => known.limit.clone(),
+        _ => places.map(|places| Arc::new(Semaphore::new(places))),
+    };
+    let token = match policy.affinity.as_ref().map(|affinity| &affinity.by) {
+        Some(By::Cookie(cookie)) => cookie.token(upstream, &endpoint.id, secret),
+        _ => String::new(),
+    };
+    Endpoint {
+        address: Arc::from(endpoint.address.as_str()),
+        addresses,
+        policy: endpoint.clone(),
+        live: kept.map(|(known, _)| Arc::clone(&known.live)).unwrap_or_default(),
+        limit,
+        token,
+    }
+}
+
+fn resolve(address: &str, at: &At, problems: &mut Problems) -> Vec<SocketAddr> {
+    match address.to_socket_addrs().map(Iterator::collect::<Vec<_>>) {
+        Ok(addresses) if !addresses.is_empty() => addresses,
+        Ok(_) => {
+            problems.add(at, format!("`{address}` has no address"));
+            Vec::new()
+        }
+        Err(error) => {
+            problems
+                .add(at, format!("`{address}` cannot be resolved: {error}"))
+                .hint("use an address, or a name that this machine can resolve");
+            Vec::new()
+        }
+    }
+}
+
+fn log(model: &Model, before: Option<&Snapshot>, problems: &mut Problems) -> Option<Arc<AccessLog>> {
+    let wanted = model.access_log.as_ref()?;
+    if let Some(before) = before
+        && before.model.access_log.as_ref() == Some(wanted)
+    {
+        return before.log.clone();
+    }
+    let at = At::root().key("access_log").key("path");
+    match AccessLog::open(wanted) {
+        Ok(log) => Some(log),
+        Err(error) => {
+            problems.add(&at, format!("the access log cannot be opened: {error}"));
+            None
+        }
+    }
+}
+
+type Listeners = Vec<(Arc<ListenerPolicy>, Arc<Bound>)>;
+type Sockets = Vec<(Arc<str>, Vec<TcpListener>)>;
+
+fn listeners(model: &Model, before: Option<&Snapshot>, workers: usize, problems: &mut Problems) -> (Listeners, Sockets) {
+    let known: HashMap<_, _> = before
+        .into_iter()
+        .flat_map(|before| &before.listeners)
+        .map(|(policy, bound)| ((Arc::clone(&policy.name), bound.configured), bound))
+        .collect();
+    let (mut listeners, mut sockets) = (Vec::new(), Vec::new());
+    for policy in &model.listeners {
+        if let Some(bound) = known.get(&(Arc::clone(&policy.name), policy.address)) {
+            listeners.push((Arc::clone(policy), Arc::clone(bound)));
+            continue;
+        }
+        match bind::bind(policy.address, workers) {
+            Ok(bound) => {
+                let address = bound[0].local_addr().unwrap_or(policy.address);
+                listeners.push((Arc::clone(policy), Bound::new(policy.address, address)));
+                sockets.push((Arc::clone(&policy.name), bound));
+            }
+            Err(error) => {
+                let at = At::root().key("listeners").key(&*policy.name).key("address");
+                let problem = problems.add(&at, format!("{} cannot be listened on: {error}", policy.address));
+                if error.kind() == std::io::ErrorKind::AddrInUse {
+                    problem.hint("stop the process that listens there, or choose another port");
+                } else if error.kind() == std::io::ErrorKind::PermissionDenied {
+                    problem.hint("ports below 1024 need the capability CAP_NET_BIND_SERVICE");
+                }
+            }
+        }
+    }
+    (listeners, sockets)
+}

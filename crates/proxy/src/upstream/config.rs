@@ -1,0 +1,498 @@
+//! What people write about an upstream, and the checked form of it.
+//!
+//! Doc comments of the document types are the user manual.
+
+use std::num::{NonZeroU16, NonZeroU32};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sluice_http::FieldName;
+use sluice_traffic::{balance, breaker, ejection};
+
+use crate::health;
+use crate::problem::{At, Problems};
+use crate::upstream::affinity;
+use crate::value::{Period, Ratio};
+
+/// A group of interchangeable endpoints.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where requests go: "host:port", or a table with more.
+    pub endpoints: Vec<EndpointConfig>,
+    /// How an endpoint is chosen. Default "round_robin".
+    #[serde(default)]
+    pub balance: balance::Config,
+    /// What the hashing balancers hash. Default "client", the trusted client address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<HashKey>,
+    /// Keeps a client on one endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<affinity::Config>,
+    /// Asks endpoints regularly whether they are well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<health::Config>,
+    /// Leaves an endpoint alone for a while after failures in a row of real traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejection: Option<EjectionConfig>,
+    /// Stops sending to an endpoint while too many of its answers are failures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerConfig>,
+    /// When a smaller share of the endpoints than this is available, health is ignored and all of them are
+    /// used. Default 0: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panic_threshold: Option<Ratio>,
+    /// An endpoint that comes back gets its share of traffic gradually over this time. Default: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Period>,
+    /// Connections to the endpoints.
+    #[serde(default)]
+    pub pool: PoolConfig,
+    /// How long things may take.
+    #[serde(default)]
+    pub timeouts: TimeoutsConfig,
+    /// How many retries all requests to this upstream may cause together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_budget: Option<BudgetConfig>,
+}
+
+/// Where requests go.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum EndpointConfig {
+    /// "host:port"; a host name is resolved when the configuration is loaded.
+    Address(String),
+    /// More about it.
+    Detailed(DetailedEndpoint),
+}
+
+/// An endpoint with more than an address.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DetailedEndpoint {
+    /// "host:port"; a host name is resolved when the configuration is loaded.
+    pub address: String,
+    /// Its share of the traffic beside the others'. Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<NonZeroU16>,
+    /// Used only when no other endpoint is available. Default false.
+    #[serde(default)]
+    pub backup: bool,
+    /// Whether it takes traffic. Default "enabled".
+    #[serde(default)]
+    pub state: EndpointState,
+    /// The name a plain affinity cookie carries. Default: the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// Whether an endpoint takes traffic.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointState {
+    /// It does.
+    #[default]
+    Enabled,
+    /// Only from clients that affinity binds to it.
+    Drain,
+    /// None.
+    Disabled,
+}
+
+/// What a hashing balancer hashes. When the value is absent from a request, the client address stands in.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum HashKey {
+    /// The trusted client address.
+    #[default]
+    Client,
+    /// The path.
+    Path,
+    /// A request field.
+    Header(String),
+    /// A cookie.
+    Cookie(String),
+    /// A query parameter.
+    Query(String),
+}
+
+/// Leaves an endpoint alone for a while after failures in a row (connect errors, resets, timeouts, 5xx).
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct EjectionConfig {
+    /// Failures in a row. Default 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consecutive_failures: Option<NonZeroU32>,
+    /// For how long, times the number of ejections so far. Default "30s".
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Period>,
+    /// The longest. Default "300s".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_for: Option<Period>,
+    /// The largest share of the endpoints that may be out at the same time. Default 0.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_ratio: Option<Ratio>,
+}
+
+/// Stops sending to an endpoint while too many of its answers are failures (connect errors, resets,
+/// timeouts, 5xx). Closed: traffic flows. Open: none. Half-open: a few probes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct BreakerConfig {
+    /// It opens at this share of failures in the window. Default 0.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure_ratio: Option<Ratio>,
+    /// The time that is looked at. Default "10s".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<Period>,
+    /// With fewer requests in the window it does not open. Default 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_requests: Option<NonZeroU32>,
+    /// How long it stays open; doubles each time its probes fail. Default "5s".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_for: Option<Period>,
+    /// The longest it stays open. Default "60s".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_open_for: Option<Period>,
+    /// Probes that must succeed to close it; so many are let through at a time. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub half_open_requests: Option<NonZeroU16>,
+    /// It also opens after so many failures in a row. Default: not looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consecutive_failures: Option<NonZeroU32>,
+}
+
+/// Connections to an upstream's endpoints.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolConfig {
+    /// Idle connections kept for each endpoint by each worker. Default 64; 0 keeps none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_idle: Option<u16>,
+    /// Connections to each endpoint, of all workers together. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<NonZeroU16>,
+    /// Requests that may wait for a connection to an endpoint at its limit. Default 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<u32>,
+    /// How long they wait. Default "1s".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_timeout: Option<Period>,
+    /// Idle connections are closed after this time. Default "60s".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Period>,
+}
+
+/// How long things may take at an upstream.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeoutsConfig {
+    /// To connect. Default "5s".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Period>,
+    /// From the request's last byte to the answer's head. Default "60s".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte: Option<Period>,
+    /// Without a byte of the answer's body arriving, or of the request's leaving. Default "60s".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Period>,
+    /// For one attempt, to the end of the answer. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<Period>,
+}
+
+/// How many retries all requests to an upstream may cause together.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct BudgetConfig {
+    /// Retries for each request. Default 0.2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<Ratio>,
+    /// Retries for each second that are always allowed. Default 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floor: Option<u16>,
+}
+
+/// An upstream, checked: defaults applied, names compiled, nothing resolved.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointPolicy>,
+    /// How one is chosen.
+    pub balance: balance::Config,
+    /// What is hashed.
+    pub hash: HashSource,
+    /// Sticky choice.
+    pub affinity: Option<affinity::Policy>,
+    /// Active checks.
+    pub health: Option<health::Policy>,
+    /// Passive ejection.
+    pub ejection: Option<ejection::Policy>,
+    /// Breaker of each endpoint.
+    pub breaker: Option<breaker::Policy>,
+    /// Below this share of available endpoints health is ignored.
+    pub panic_threshold: f64,
+    /// Ramp of an endpoint that came back.
+    pub slow_start: Option<Duration>,
+    /// Connections.
+    pub pool: PoolPolicy,
+    /// Times.
+    pub timeouts: Timeouts,
+    /// Retries for each request.
+    pub budget_ratio: f64,
+    /// Retries a second always allowed.
+    pub budget_floor: u32,
+}
+
+/// An endpoint, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointPolicy {
+    /// "host:port".
+    pub address: String,
+    /// Its share.
+    pub weight: u32,
+    /// Primary or backup.
+    pub backup: bool,
+    /// Whether it takes traffic.
+    pub state: EndpointState,
+    /// What a plain affinity cookie carries.
+    pub id: String,
+}
+
+/// What is hashed, with its name compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashSource {
+    /// The trusted client address.
+    Client,
+    /// The normalised path.
+    Path,
+    /// A request field.
+    Header(FieldName),
+    /// A cookie.
+    Cookie(String),
+    /// A query parameter.
+    Query(String),
+}
+
+/// Connections, with defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolPolicy {
+    /// Idle connections for each endpoint and worker.
+    pub max_idle: usize,
+    /// Connections for each endpoint.
+    pub max_connections: Option<usize>,
+    /// Waiting requests for each endpoint.
+    pub queue: usize,
+    /// How long they wait.
+    pub queue_timeout: Duration,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+}
+
+/// Times, with defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To connect.
+    pub connect: Duration,
+    /// To the answer's head.
+    pub first_byte: Duration,
+    /// Between bytes of a body.
+    pub idle: Duration,
+    /// For one attempt.
+    pub total: Option<Duration>,
+}
+
+fn or(period: Option<Period>, millis: u64) -> Duration {
+    period.map_or(Duration::from_millis(millis), |period| period.0)
+}
+
+fn nanos(period: Option<Period>, seconds: u64) -> u64 {
+    or(period, seconds * 1000).as_nanos() as u64
+}
+
+impl Config {
+    /// Checks everything that can be checked without the network.
+    pub fn check(&self, at: &At, problems: &mut Problems) -> Option<Policy> {
+        let endpoints = self.check_endpoints(at, problems);
+        let hash = self.hash.clone().unwrap_or_default().check(&at.key("hash"), problems);
+        let affinity = self.affinity.as_ref().and_then(|config| config.check(&at.key("affinity"), problems));
+        let health = self.health.as_ref().and_then(|config| config.check(&at.key("health"), problems));
+        self.check_times(at, problems);
+        Some(Policy {
+            endpoints: endpoints?,
+            balance: self.balance.clone(),
+            hash: hash?,
+            affinity,
+            health,
+            ejection: self.ejection.map(EjectionConfig::policy),
+            breaker: self.breaker.map(BreakerConfig::policy),
+            panic_threshold: self.panic_threshold.map_or(0.0, |ratio| ratio.0),
+            slow_start: self.slow_start.map(|period| period.0),
+            pool: self.pool.policy(),
+            timeouts: self.timeouts.policy(),
+            budget_ratio: self.retry_budget.and_then(|budget| budget.ratio).map_or(0.2, |ratio| ratio.0),
+            budget_floor: self.retry_budget.and_then(|budget| budget.floor).map_or(3, u32::from),
+        })
+    }
+
+    fn check_endpoints(&self, at: &At, problems: &mut Problems) -> Option<Vec<EndpointPolicy>> {
+        let at = at.key("endpoints");
+        if self.endpoints.is_empty() {
+            problems.add(&at, "an upstream needs at least one endpoint").hint("endpoints = [\"127.0.0.1:9001\"]");
+        }
+        let before = problems.iter().count();
+        let mut out: Vec<EndpointPolicy> = Vec::with_capacity(self.endpoints.len());
+        for (index, endpoint) in self.endpoints.iter().enumerate() {
+            let at = at.index(index);
+            let (at, policy) = match endpoint {
+                EndpointConfig::Address(address) => (at, EndpointPolicy::plain(address)),
+                EndpointConfig::Detailed(detailed) => (at.key("address"), detailed.policy()),
+            };
+            if let Err(message) = check_address(&policy.address) {
+                problems.add(&at, message).hint("write \"host:port\", for example \"127.0.0.1:9001\" or \"[::1]:9001\"");
+            }
+            if out.iter().any(|other| other.address == policy.address) {
+                problems
+                    .add(&at, format!("the endpoint `{}` stands twice in this upstream", policy.address))
+                    .hint("give it once, with the weights added up");
+            }
+            out.push(policy);
+        }
+        (problems.iter().count() == before && !out.is_empty()).then_some(out)
+    }
+
+    fn check_times(&self, at: &At, problems: &mut Problems) {
+        let (timeouts, pool) = (&self.timeouts, &self.pool);
+        let times = [
+            ("timeouts", "connect", timeouts.connect),
+            ("timeouts", "first_byte", timeouts.first_byte),
+            ("timeouts", "idle", timeouts.idle),
+            ("timeouts", "total", timeouts.total),
+            ("pool", "idle_timeout", pool.idle_timeout),
+        ];
+        for (table, key, period) in times {
+            if period.is_some_and(|period| period.0.is_zero()) {
+                problems.add(&at.key(table).key(key), "a time of zero would fail every request");
+            }
+        }
+    }
+}
+
+impl EndpointPolicy {
+    fn plain(address: &str) -> EndpointPolicy {
+        let (address, id) = (address.to_owned(), address.to_owned());
+        EndpointPolicy { address, weight: 1, backup: false, state: EndpointState::Enabled, id }
+    }
+}
+
+impl DetailedEndpoint {
+    fn policy(&self) -> EndpointPolicy {
+        EndpointPolicy {
+            address: self.address.clone(),
+            weight: self.weight.map_or(1, |weight| u32::from(weight.get())),
+            backup: self.backup,
+            state: self.state,
+            id: self.id.clone().unwrap_or_else(|| self.address.clone()),
+        }
+    }
+}
+
+/// Whether a text is `host:port` with a port from 1 to 65535; the host may be an IPv6 literal in brackets.
+fn check_address(address: &str) -> Result<(), String> {
+    let (host, port) = match address.rsplit_once(':') {
+        Some(parts) => parts,
+        None => return Err(format!("`{address}` has no port")),
+    };
+    match port.parse::<u16>() {
+        Ok(0) | Err(_) => return Err(format!("`{port}` is not a port from 1 to 65535")),
+        Ok(_) => {}
+    }
+    let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let fine = match literal {
+        Some(literal) => literal.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+    };
+    if fine { Ok(()) } else { Err(format!("`{host}` is not a host name or address")) }
+}
+
+impl HashKey {
+    fn check(self, at: &At, problems: &mut Problems) -> Option<HashSource> {
+        Some(match self {
+            HashKey::Client => HashSource::Client,
+            HashKey::Path => HashSource::Path,
+            HashKey::Cookie(name) => HashSource::Cookie(name),
+            HashKey::Query(name) => HashSource::Query(name),
+            HashKey::Header(name) => {
+                let Some(name) = FieldName::new(&name) else {
+                    problems.add(&at.key("header"), format!("`{name}` is not a field name"));
+                    return None;
+                };
+                HashSource::Header(name)
+            }
+        })
+    }
+}
+
+impl EjectionConfig {
+    fn policy(self) -> ejection::Policy {
+        ejection::Policy {
+            consecutive_failures: self.consecutive_failures.map_or(5, NonZeroU32::get),
+            base: nanos(self.duration, 30),
+            max: nanos(self.max_for, 300),
+            max_ratio: self.max_ratio.map_or(0.5, |ratio| ratio.0),
+        }
+    }
+}
+
+impl BreakerConfig {
+    fn policy(self) -> breaker::Policy {
+        breaker::Policy {
+            failure_ratio: self.failure_ratio.map_or(0.5, |ratio| ratio.0),
+            window: nanos(self.window, 10),
+            min_requests: self.min_requests.map_or(20, NonZeroU32::get),
+            open_for: nanos(self.open_for, 5),
+            max_open_for: nanos(self.max_open_for, 60),
+            half_open_requests: self.half_open_requests.map_or(1, |count| u32::from(count.get())),
+            consecutive_failures: self.consecutive_failures.map(NonZeroU32::get),
+        }
+    }
+}
+
+impl PoolConfig {
+    fn policy(self) -> PoolPolicy {
+        PoolPolicy {
+            max_idle: self.max_idle.map_or(64, usize::from),
+            max_connections: self.max_connections.map(|count| usize::from(count.get())),
+            queue: self.queue.map_or(100, |count| count as usize),
+            queue_timeout: or(self.queue_timeout, 1_000),
+            idle_timeout: or(self.idle_timeout, 60_000),
+        }
+    }
+}
+
+impl TimeoutsConfig {
+    fn policy(self) -> Timeouts {
+        Timeouts {
+            connect: or(self.connect, 5_000),
+            first_byte: or(self.first_byte, 60_000),
+            idle: or(self.idle, 60_000),
+            total: self.total.map(|period| period.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_every_form_are_told_from_unusable_ones() {
+        for good in ["127.0.0.1:16001", "localhost:6001", "[::1]:6001", "a-b.example:1"] {
+            assert_eq!(check_address(good), Ok(()), "{good}");
+        }
+        for bad in ["127.0.0.1", "127.0.0.1:0", "a:99999", ":80", "[::1:80", "[x]:80", "a b:1", "http://a:80"] {
+            assert!(check_address(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! A connection to an endpoint, and the pool of idle ones that each worker keeps for it.
+//!
+//! Promise: a connection in use is owned by one exchange; giving it back needs no search; one that has
+//! gone stale is found out before a request is written where the kernel has told us already.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::failure::Failure;
+use crate::upstream::config::PoolPolicy;
+use crate::upstream::{Endpoint, live::Live};
+use crate::wire::Link;
+use crate::world::World;
+
+/// A connection to an endpoint.
+pub struct Connection {
+    /// The connection.
+    pub link: Link,
+    /// Its place among the endpoint's `max_connections`.
+    _permit: Option<OwnedSemaphorePermit>,
+    idle_since: Instant,
+}
+
+/// Whether a connection has carried an exchange before: if so, it may have gone stale unnoticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Just connected.
+    Fresh,
+    /// From the pool.
+    Reused,
+}
+
+/// How carefully a pooled connection is looked at before it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Care {
+    /// What the runtime knows of it: no system call.
+    Usual,
+    /// The kernel is asked: for requests that cannot be sent again.
+    Extra,
+}
+
+/// The idle connections of one worker to one endpoint.
+pub struct Pool {
+    live: Arc<Live>,
+    idle: RefCell<Vec<Box<Connection>>>,
+    policy: Cell<PoolPolicy>,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(live: &Arc<Live>, policy: PoolPolicy) -> Pool {
+        Pool { live: Arc::clone(live), idle: RefCell::default(), policy: Cell::new(policy) }
+    }
+
+    /// Whether it is the pool of this endpoint.
+    pub fn serves(&self, live: &Arc<Live>) -> bool {
+        Arc::ptr_eq(&self.live, live)
+    }
+
+    /// Takes over a changed policy.
+    pub fn set_policy(&self, policy: PoolPolicy) {
+        if self.policy.get().max_connections != policy.max_connections {
+            // The idle ones hold places of the old limit.
+            self.idle.borrow_mut().clear();
+        }
+        self.policy.set(policy);
+    }
+
+    /// Idle connections.
+    pub fn idle(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
+    /// Closes all idle connections.
+    pub fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+
+    /// Closes the idle connections that are too old or that the endpoint has closed.
+    pub fn sweep(&self, now: Instant) {
+        let timeout = self.policy.get().idle_timeout;
+        self.idle.borrow_mut().retain(|connection| {
+            now.saturating_duration_since(connection.idle_since) < timeout && connection.is_quiet(Care::Usual)
+        });
+    }
+
+    /// An idle connection that looks alive.
+    pub fn take(&self, now: Instant, care: Care) -> Option<Box<Connection>> {
+        let timeout = self.policy.get().idle_timeout;
+        let mut idle = self.idle.borrow_mut();
+        loop {
+            let connection = idle.pop()?;
+            if now.saturating_duration_since(connection.idle_since) < timeout && connection.is_quiet(care) {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Keeps a connection whose exchange has ended, if there is room and nobody waits for its place.
+    pub fn give_back(&self, mut connection: Box<Connection>, now: Instant) {
+        let mut idle = self.idle.borrow_mut();
+        let wanted = self.live.waiting.load(Ordering::Relaxed) > 0;
+        if wanted || !connection.link.buffer.is_empty() || idle.len() >= self.policy.get().max_idle {
+            return;
+        }
+        connection.link.rest();
+        connection.link.deadline.clear();
+        connection.idle_since = now;
+        idle.push(connection);
+    }
+}
+
+impl Connection {
+    fn is_quiet(&self, care: Care) -> bool {
+        let told = self.link.stream.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending();
+        if !told || care == Care::Usual {
+            return told;
+        }
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        let peeked = socket2::SockRef::from(&self.link.stream).peek(&mut byte);
+        matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+}
+
+/// Waits for a place among the endpoint's connections, in the order of arrival.
+async fn place(
+    limit: &Arc<Semaphore>,
+    live: &Arc<Live>,
+    policy: PoolPolicy,
+    world: &World,
+    shed: impl FnOnce(),
+) -> Result<OwnedSemaphorePermit, Failure> {
+    if let Ok(permit) = Arc::clone(limit).try_acquire_owned() {
+        return Ok(permit);
+    }
+    struct Waits<'a>(&'a Live);
+    impl Drop for Waits<'_> {
+        fn drop(&mut self) {
+            self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    let before = live.waiting.fetch_add(1, Ordering::Relaxed);
+    let _waits = Waits(live);
+    if before >= policy.queue {
+        return Err(Failure::Overloaded);
+    }
+    // Other workers may sit on idle connections that hold the places.
+    shed();
+    let deadline = world.timers.deadline();
+    deadline.set(world.clock.now(), policy.queue_timeout);
+    match deadline.limit(Arc::clone(limit).acquire_owned()).await {
+        Some(Ok(permit)) => Ok(permit),
+        _ => Err(Failure::Overloaded),
+    }
+}
+
+/// Connects to an endpoint; `shed` asks all workers to give up idle connections to it.
+///
+/// Cancel-safe: dropping it abandons the attempt.
+pub async fn dial(
+    endpoint: &Endpoint,
+    pool: &Rc<Pool>,
+    world: &Rc<World>,
+    connect: std::time::Duration,
+    shed: impl FnOnce(),
+) -> Result<Box<Connection>, Failure> {
+    let permit = match &endpoint.limit {
+        None => None,
+        Some(limit) => Some(place(limit, &endpoint.live, pool.policy.get(), world, shed).await?),
+    };
+    let deadline = world.timers.deadline();
+    deadline.set(world.clock.now(), connect);
+    let stream = match deadline.limit(connect_any(endpoint)).await {
+        None => return Err(Failure::ConnectTimeout),
+        Some(Err(_)) => return Err(Failure::ConnectFailed),
+        Some(Ok(stream)) => stream,
+    };
+    let _ = stream.set_nodelay(true);
+    let link = Link::new(stream, world.clock, &world.timers);
+    Ok(Box::new(Connection { link, _permit: permit, idle_since: world.clock.now() }))
+}
+
+/// Tries the addresses of a name in the resolver's order.
+async fn connect_any(endpoint: &Endpoint) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for &address in &endpoint.addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,104 @@
+//! What an endpoint is right now: health, load, latency, breaker. Shared by all workers, kept by identity
+//! (upstream name and address) over configuration changes.
+//!
+//! Promise: reading and writing take no lock; every number returns to zero when traffic ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use sluice_traffic::breaker::Breaker;
+use sluice_traffic::clock::Moment;
+use sluice_traffic::ejection::Ejection;
+use sluice_traffic::latency::PeakEwma;
+
+/// What active checks say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Health {
+    /// No check has said anything; it is used.
+    Unknown = 0,
+    /// Well.
+    Healthy = 1,
+    /// Not well; it is not used.
+    Unhealthy = 2,
+}
+
+/// The live state of one endpoint.
+pub struct Live {
+    in_flight: AtomicU32,
+    health: AtomicU8,
+    /// Since when it has been up again, in nanoseconds of the clock; 0: since the start.
+    up_since: AtomicU64,
+    /// Requests that wait for one of its connections.
+    pub waiting: AtomicUsize,
+    /// Its breaker.
+    pub breaker: Breaker,
+    /// Its passive ejection.
+    pub ejection: Ejection,
+    /// How long it takes to answer.
+    pub latency: PeakEwma,
+}
+
+impl Default for Live {
+    fn default() -> Live {
+        Live {
+            in_flight: AtomicU32::new(0),
+            health: AtomicU8::new(Health::Unknown as u8),
+            up_since: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            breaker: Breaker::new(),
+            ejection: Ejection::new(),
+            latency: PeakEwma::new(),
+        }
+    }
+}
+
+impl Live {
+    /// Attempts at it that have not ended.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// What active checks say.
+    pub fn health(&self) -> Health {
+        match self.health.load(Ordering::Relaxed) {
+            1 => Health::Healthy,
+            2 => Health::Unhealthy,
+            _ => Health::Unknown,
+        }
+    }
+
+    /// Notes what active checks say. Coming back starts its slow start and ends its ejection.
+    pub fn set_health(&self, health: Health, now: Moment) {
+        let before = self.health.swap(health as u8, Ordering::Relaxed);
+        if health == Health::Healthy && before == Health::Unhealthy as u8 {
+            self.up_since.store(now.0.max(1), Ordering::Relaxed);
+            self.ejection.clear();
+        }
+    }
+
+    /// How long it has been up again; `None` when it has been up since the start.
+    pub fn up_for(&self, now: Moment) -> Option<u64> {
+        match self.up_since.load(Ordering::Relaxed) {
+            0 => None,
+            since => Some(now.0.saturating_sub(since)),
+        }
+    }
+}
+
+/// An attempt in flight; ends when it is dropped.
+pub struct InFlight(Arc<Live>);
+
+impl InFlight {
+    /// Counts an attempt.
+    pub fn begin(live: &Arc<Live>) -> InFlight {
+        live.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(live))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,406 @@
+//! One exchange over one connection to an endpoint: the request out, the answer's head in, and the rest of
+//! both bodies while the answer is pulled.
+//!
+//! Promise: the answer is read while the request is still being sent (an endpoint may answer early); it is
+//! known whether any byte of the request could have reached the endpoint; a connection goes back to its
+//! pool only when both messages ended properly.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use sluice_http::h1::{self, Decoded, Decoder, Framing, Limits, Persist, Refusal, Scanner};
+use sluice_http::{Body, BodyError, Frame, Method, Request, ResponseHead, Source};
+use sluice_traffic::retry::Sent;
+
+use super::config::Timeouts;
+use super::connection::{Connection, Pool};
+use super::live::InFlight;
+use crate::failure::Failure;
+use crate::wire::{SendError, Sender};
+use crate::world::{Clock, Deadline};
+
+/// What one exchange needs beside its request.
+pub struct Terms<'a> {
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// How much of an answer's head is accepted.
+    pub limits: Limits,
+    /// The end of the attempt, when it has one: the answer's body fails then.
+    pub total: Option<Rc<Deadline>>,
+    /// Clocks.
+    pub clock: Clock,
+    /// Where the connection goes afterwards.
+    pub pool: &'a Rc<Pool>,
+    /// Takes 1xx heads other than 101 that the endpoint sends before its answer.
+    pub interim: &'a dyn Fn(ResponseHead),
+    /// Counts what the engine refuses of the endpoint.
+    pub refused: &'a dyn Fn(Refusal),
+}
+
+/// What an endpoint gave.
+pub enum Answer {
+    /// A response.
+    Response(ResponseHead, Body, Option<u64>),
+    /// It switched protocols: what follows the 101 belongs to the tunnel.
+    Switched(ResponseHead, Box<Connection>),
+}
+
+/// An attempt that gave no answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost {
+    /// How it failed.
+    pub failure: Failure,
+    /// Whether the endpoint may have seen the request.
+    pub sent: Sent,
+}
+
+/// The request on its way out, together with the part of the body that is still to come.
+struct Upload {
+    sender: Sender,
+    body: Body,
+    finished: bool,
+}
+
+impl Upload {
+    fn poll(&mut self, connection: &mut Connection, limit: Duration, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        if self.finished {
+            return Poll::Ready(Ok(()));
+        }
+        let link = &mut connection.link;
+        let sent = ready!(self.sender.poll(&mut self.body, cx, |outbox, cx| link.poll_flush(outbox, limit, cx)));
+        self.finished = sent.is_ok();
+        Poll::Ready(sent)
+    }
+}
+
+/// How the request's body is framed towards the endpoint.
+fn framing_of(request: &Request) -> Framing {
+    match request.body.length() {
+        // A request without content has no length, but for the methods that are defined to carry some
+        // (RFC 9110 section 8.6: a user agent SHOULD send Content-Length: 0 with them).
+        Some(0) if matches!(request.head.method, Method::Post | Method::Put | Method::Patch) => Framing::Length(0),
+        Some(0) => Framing::None,
+        Some(length) => Framing::Length(length),
+        None => Framing::Chunked,
+    }
+}
+
+/// Sends the request and waits for the answer's head. A streamed body is taken out of the request, and put
+/// back untouched when the attempt fails before any of it was pulled.
+///
+/// Cancel-safe in the sense that dropping it closes the connection.
+pub async fn exchange(
+    mut connection: Box<Connection>,
+    request: &mut Request,
+    persist: Persist,
+    guard: InFlight,
+    terms: &Terms<'_>,
+) -> Result<Answer, Lost> {
+    let framing = framing_of(request);
+    let mut text = Vec::with_capacity(1024);
+    h1::request_head(&request.head, framing, persist, &mut text);
+    let streamed = matches!(request.body, Body::Stream(_));
+    let body = match &mut request.body {
+        Body::Empty => Body::Empty,
+        Body::Full(content) => Body::Full(content.clone()),
+        stream => std::mem::take(stream),
+    };
+    let mut upload = Upload { sender: Sender::new(text, framing), body, finished: false };
+    let expects = streamed && request.head.fields.contains(sluice_http::NameId::Expect);
+    let mut waiting = Await { scanner: Scanner::default(), bytes: 0, hold: expects, first_byte_set: false };
+    let received = waiting.answer(&mut connection, &mut upload, request.head.method, terms).await;
+    match received {
+        Ok((head, Framing::None)) if head.status == 101 => match persist {
+            Persist::Upgrade => Ok(Answer::Switched(head, connection)),
+            _ => Err(Lost { failure: Failure::UpgradeRefused, sent: Sent::Something }),
+        },
+        Ok((head, framing)) => Ok(receive(connection, head, framing, upload, guard, terms)),
+        Err(failure) => {
+            let sent = if upload.sender.untouched() { Sent::Nothing } else { Sent::Something };
+            if streamed && upload.sender.sent == 0 {
+                request.body = upload.body;
+            }
+            Err(Lost { failure, sent })
+        }
+    }
+}
+
+/// Waiting for the head of the answer.
+struct Await {
+    scanner: Scanner,
+    /// Bytes the endpoint has sent.
+    bytes: usize,
+    /// The body is held back until the endpoint says 100 (RFC 9110 section 10.1.1), or a second passes.
+    hold: bool,
+    first_byte_set: bool,
+}
+
+/// How long a body is held back for an endpoint that never says 100 Continue.
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+impl Await {
+    async fn answer(
+        &mut self,
+        connection: &mut Box<Connection>,
+        upload: &mut Upload,
+        method: Method,
+        terms: &Terms<'_>,
+    ) -> Result<(ResponseHead, Framing), Failure> {
+        loop {
+            let end = poll_fn(|cx| self.poll_head(connection, upload, terms, cx)).await?;
+            let text = connection.link.buffer.split_to(end).freeze();
+            self.scanner = Scanner::default();
+            let parsed = h1::response(text, method, &terms.limits);
+            let (head, framing) = parsed.map_err(|refusal| invalid(terms, refusal))?;
+            match head.status {
+                101 => return Ok((head, Framing::None)),
+                100..200 => {
+                    self.hold &= head.status != 100;
+                    (terms.interim)(head);
+                }
+                _ => return Ok((head, framing)),
+            }
+        }
+    }
+
+    /// Goes on sending and reading until a whole head stands in the buffer; gives its length.
+    fn poll_head(
+        &mut self,
+        connection: &mut Box<Connection>,
+        upload: &mut Upload,
+        terms: &Terms<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, Failure>> {
+        let uploaded = self.poll_upload(connection, upload, terms, cx)?;
+        loop {
+            let link = &mut connection.link;
+            let scanned = self.scanner.scan(&link.buffer, &terms.limits);
+            if let Some(end) = scanned.map_err(|refusal| invalid(terms, refusal))? {
+                return Poll::Ready(Ok(end));
+            }
+            // While the request is still leaving, the sender's own deadline watches.
+            let filled = match uploaded {
+                Poll::Ready(()) => link.poll_fill_within(terms.timeouts.first_byte, cx),
+                Poll::Pending => link.poll_fill(cx),
+            };
+            match ready!(filled) {
+                Ok(0) => return Poll::Ready(Err(Failure::UpstreamReset)),
+                Ok(read) => self.bytes += read,
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Poll::Ready(Err(Failure::UpstreamTimeout));
+                }
+                Err(_) => return Poll::Ready(Err(Failure::UpstreamReset)),
+            }
+        }
+    }
+
+    fn poll_upload(
+        &mut self,
+        connection: &mut Box<Connection>,
+        upload: &mut Upload,
+        terms: &Terms<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<Poll<()>, Failure> {
+        if self.hold {
+            return self.poll_held(connection, upload, terms, cx);
+        }
+        match upload.poll(connection, terms.timeouts.idle, cx) {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
+            Poll::Ready(Err(SendError::Body(error))) => Err(client_failure(error)),
+            Poll::Ready(Err(SendError::Link(error))) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(Failure::UpstreamTimeout)
+            }
+            // The endpoint takes no more, but may have answered before it closed: look for that answer.
+            Poll::Ready(Err(SendError::Link(_))) => {
+                upload.finished = true;
+                upload.sender.fail();
+                Ok(Poll::Ready(()))
+            }
+        }
+    }
+
+    /// Sends the head alone and waits for 100 Continue, a final answer, or the end of patience.
+    fn poll_held(
+        &mut self,
+        connection: &mut Box<Connection>,
+        upload: &mut Upload,
+        terms: &Terms<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<Poll<()>, Failure> {
+        let link = &mut connection.link;
+        let flushed = upload.sender.poll_head(cx, |outbox, cx| link.poll_flush(outbox, terms.timeouts.idle, cx));
+        if let Poll::Ready(Err(_)) = flushed {
+            return Err(Failure::UpstreamReset);
+        }
+        if flushed.is_ready() && !self.first_byte_set {
+            self.first_byte_set = true;
+            link.expect_within(CONTINUE_WAIT);
+        }
+        if self.first_byte_set && link.deadline.poll_passed(cx) {
+            self.hold = false;
+            return self.poll_upload(connection, upload, terms, cx);
+        }
+        Ok(Poll::Pending)
+    }
+}
+
+fn invalid(terms: &Terms<'_>, refusal: Refusal) -> Failure {
+    (terms.refused)(refusal);
+    Failure::UpstreamInvalid
+}
+
+/// What a failing request body means for its exchange.
+pub fn client_failure(error: BodyError) -> Failure {
+    match error {
+        BodyError::Incomplete => Failure::ClientGone,
+        BodyError::Malformed => Failure::BodyInvalid,
+        BodyError::TimedOut => Failure::ClientTimeout,
+        BodyError::TooLarge => Failure::BodyTooLarge,
+    }
+}
+
+/// Turns what follows the head into a body. A body that is all here gives the connection back at once.
+fn receive(
+    connection: Box<Connection>,
+    head: ResponseHead,
+    framing: Framing,
+    upload: Upload,
+    guard: InFlight,
+    terms: &Terms<'_>,
+) -> Answer {
+    let keep = h1::keep_alive(head.version, &head.fields) && framing != Framing::Close && !upload.sender.failed();
+    let length = match framing {
+        Framing::Length(length) => Some(length),
+        Framing::None => Some(0),
+        _ => None,
+    };
+    let mut reply = Reply {
+        line: Some(Line { connection, upload, guard, pool: Rc::clone(terms.pool) }),
+        decoder: Decoder::new(framing, &terms.limits),
+        keep,
+        clock: terms.clock,
+        idle: terms.timeouts.idle,
+        total: terms.total.clone(),
+        failed: None,
+    };
+    let body = match (framing, reply.all_here()) {
+        (Framing::None, _) => {
+            reply.release();
+            Body::Empty
+        }
+        (Framing::Length(_), Some(content)) => Body::Full(content),
+        _ => Body::Stream(Box::new(reply)),
+    };
+    Answer::Response(head, body, length)
+}
+
+/// What an answer's body holds until it ends.
+struct Line {
+    connection: Box<Connection>,
+    upload: Upload,
+    guard: InFlight,
+    pool: Rc<Pool>,
+}
+
+/// The body of an endpoint's answer.
+pub struct Reply {
+    line: Option<Line>,
+    decoder: Decoder,
+    /// Whether the connection may carry another exchange after this one.
+    keep: bool,
+    clock: Clock,
+    idle: Duration,
+    total: Option<Rc<Deadline>>,
+    failed: Option<BodyError>,
+}
+
+impl Reply {
+    /// The whole content, when it stands in the buffer already; the connection is given back then.
+    fn all_here(&mut self) -> Option<bytes::Bytes> {
+        let length = usize::try_from(self.decoder.left()?).ok()?;
+        let line = self.line.as_mut()?;
+        if line.connection.link.buffer.len() < length {
+            return None;
+        }
+        match self.decoder.decode(&mut line.connection.link.buffer) {
+            Ok(Decoded::Data(content)) if self.decoder.is_done() => {
+                self.release();
+                Some(content)
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends the use of the connection: back to the pool when both messages ended properly.
+    fn release(&mut self) {
+        let Some(line) = self.line.take() else { return };
+        if self.keep && line.upload.finished && line.connection.link.buffer.is_empty() {
+            line.pool.give_back(line.connection, self.clock.now());
+        }
+        drop(line.guard);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, BodyError>> {
+        loop {
+            let Some(line) = &mut self.line else { return Poll::Ready(Ok(None)) };
+            if let Poll::Ready(Err(_)) = line.upload.poll(&mut line.connection, self.idle, cx) {
+                // The answer may still be complete; the connection is not used again.
+                line.upload.finished = true;
+                self.keep = false;
+            }
+            let link = &mut line.connection.link;
+            match self.decoder.decode(&mut link.buffer).map_err(|_| BodyError::Malformed)? {
+                Decoded::Data(content) => {
+                    if self.decoder.is_done() {
+                        self.release();
+                    }
+                    return Poll::Ready(Ok(Some(Frame::Data(content))));
+                }
+                Decoded::Trailers(fields) => {
+                    self.release();
+                    return Poll::Ready(Ok(Some(Frame::Trailers(fields))));
+                }
+                Decoded::Done => {
+                    self.release();
+                    return Poll::Ready(Ok(None));
+                }
+                Decoded::More => {}
+            }
+            if self.total.as_ref().is_some_and(|deadline| deadline.poll_passed(cx)) {
+                return Poll::Ready(Err(BodyError::TimedOut));
+            }
+            match ready!(link.poll_fill_within(self.idle, cx)) {
+                Ok(0) if self.decoder.eof() => {
+                    self.line = None;
+                    return Poll::Ready(Ok(None));
+                }
+                Ok(0) => return Poll::Ready(Err(BodyError::Incomplete)),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Poll::Ready(Err(BodyError::TimedOut)),
+                Err(_) => return Poll::Ready(Err(BodyError::Incomplete)),
+            }
+        }
+    }
+}
+
+impl Source for Reply {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        if let Some(error) = self.failed {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let polled = ready!(self.poll(cx));
+        if let Err(error) = polled {
+            self.failed = Some(error);
+            self.line = None;
+        }
+        Poll::Ready(polled.transpose())
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.decoder.left()
+    }
+}

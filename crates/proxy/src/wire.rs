@@ -1,0 +1,329 @@
+//! Bytes on a connection: filling a buffer, and sending a head and a body as few writes as possible.
+//!
+//! Promise: a read asks for as much as the stream has shown it can give (8 KiB for heads, up to 256 KiB
+//! while a body streams); a head and the first bytes of its body leave in one vectored write; a connection
+//! without an exchange owns no buffer.
+
+use std::future::Future as _;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use sluice_http::h1::{self, Framing};
+use sluice_http::{Body, BodyError, Fields, Frame};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::world::{Clock, Deadline, Timers};
+
+const FIRST_READ: usize = 8 * 1024;
+const LARGEST_READ: usize = 256 * 1024;
+
+/// One end of a connection: the stream, what was read and not yet used, and its deadline.
+pub struct Link {
+    /// The socket.
+    pub stream: TcpStream,
+    /// Bytes read and not yet used.
+    pub buffer: BytesMut,
+    /// The deadline of whatever this end waits for.
+    pub deadline: Deadline,
+    clock: Clock,
+    read_size: usize,
+    waiting: Waiting,
+}
+
+/// Whether the deadline runs for a read or a write that could not go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    No,
+    Yes,
+}
+
+impl Link {
+    /// Takes a connected stream.
+    pub fn new(stream: TcpStream, clock: Clock, timers: &std::rc::Rc<Timers>) -> Link {
+        Link {
+            stream,
+            buffer: BytesMut::new(),
+            deadline: timers.deadline(),
+            clock,
+            read_size: FIRST_READ,
+            waiting: Waiting::No,
+        }
+    }
+
+    /// Sets the deadline of what is waited for next.
+    pub fn expect_within(&mut self, limit: Duration) {
+        self.waiting = Waiting::No;
+        self.deadline.set(self.clock.now(), limit);
+    }
+
+    /// Reads what is there into the buffer; 0 is the end. Cancel-safe.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.buffer.capacity() - self.buffer.len() < self.read_size / 2 {
+            self.buffer.reserve(self.read_size);
+        }
+        let room = self.buffer.capacity() - self.buffer.len();
+        let read = ready!(pin!(self.stream.read_buf(&mut self.buffer)).poll(cx))?;
+        // A full buffer says that more waits: ask for more at a time. A small read says the opposite.
+        if read == room && self.read_size < LARGEST_READ {
+            self.read_size *= 2;
+        }
+        self.waiting = Waiting::No;
+        Poll::Ready(Ok(read))
+    }
+
+    /// As `poll_fill`, but fails with `TimedOut` when nothing comes for `limit`.
+    pub fn poll_fill_within(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self.poll_fill(cx) {
+            Poll::Pending => self.poll_stall(limit, cx),
+            ready => ready,
+        }
+    }
+
+    /// Writes as much of the outbox as the socket takes; fails with `TimedOut` when it takes nothing for
+    /// `limit`. Cancel-safe: what was written is remembered.
+    pub fn poll_flush(&mut self, outbox: &mut Outbox, limit: Duration, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !outbox.is_empty() {
+            match outbox.poll_write(Pin::new(&mut self.stream), cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(_)) => self.waiting = Waiting::No,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return self.poll_stall(limit, cx).map_ok(|_| ()),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The buffers of a finished exchange go; bytes of the next request stay.
+    pub fn rest(&mut self) {
+        self.read_size = FIRST_READ;
+        self.waiting = Waiting::No;
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    fn poll_stall(&mut self, limit: Duration, cx: &Context<'_>) -> Poll<io::Result<usize>> {
+        if self.waiting == Waiting::No {
+            self.waiting = Waiting::Yes;
+            self.deadline.set(self.clock.now(), limit);
+        }
+        match self.deadline.poll_passed(cx) {
+            true => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            false => Poll::Pending,
+        }
+    }
+}
+
+/// Bytes on their way out: text, then content, then a few fixed bytes.
+pub struct Outbox {
+    /// Not one byte has been written.
+    untouched: bool,
+    text: Vec<u8>,
+    written: usize,
+    content: Bytes,
+    end: &'static [u8],
+}
+
+impl Outbox {
+    /// An outbox that holds a head.
+    pub fn new(text: Vec<u8>) -> Outbox {
+        Outbox { untouched: true, text, written: 0, content: Bytes::new(), end: &[] }
+    }
+
+    /// Puts content into an empty outbox.
+    pub fn put(&mut self, content: Bytes) {
+        debug_assert!(self.is_empty(), "content may not get in front of what waits");
+        self.content = content;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.written == self.text.len() && self.content.is_empty() && self.end.is_empty()
+    }
+
+    /// Whether another piece can be added without getting in front of one that waits.
+    fn takes_content(&self) -> bool {
+        self.content.is_empty() && self.end.is_empty()
+    }
+
+    fn poll_write(&mut self, stream: Pin<&mut TcpStream>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let text = &self.text[self.written..];
+        let written = if self.content.is_empty() && self.end.is_empty() {
+            ready!(stream.poll_write(cx, text))?
+        } else {
+            let slices = [IoSlice::new(text), IoSlice::new(&self.content), IoSlice::new(self.end)];
+            let from = usize::from(text.is_empty());
+            ready!(stream.poll_write_vectored(cx, &slices[from..]))?
+        };
+        self.advance(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.untouched &= written == 0;
+        let text = written.min(self.text.len() - self.written);
+        self.written += text;
+        written -= text;
+        if self.written == self.text.len() {
+            self.text.clear();
+            self.written = 0;
+        }
+        let content = written.min(self.content.len());
+        let _ = self.content.split_to(content);
+        self.end = &self.end[written - content..];
+    }
+}
+
+/// Sends one message: its head, then its body as it comes.
+pub struct Sender {
+    outbox: Outbox,
+    framing: Framing,
+    /// Content still owed under `Framing::Length`.
+    owed: u64,
+    /// A frame that was pulled while the one before it was being framed.
+    next: Option<Frame>,
+    state: State,
+    /// Content bytes handed to the socket or about to be.
+    pub sent: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Body,
+    Done,
+    Failed,
+}
+
+/// Why a message could not be sent.
+#[derive(Debug)]
+pub enum SendError {
+    /// Its body failed.
+    Body(BodyError),
+    /// The connection failed.
+    Link(io::Error),
+}
+
+impl Sender {
+    /// Will send `head` and a body in this framing.
+    pub fn new(head: Vec<u8>, framing: Framing) -> Sender {
+        let owed = if let Framing::Length(length) = framing { length } else { 0 };
+        let state = match framing {
+            Framing::None | Framing::Length(0) => State::Done,
+            _ => State::Body,
+        };
+        Sender { outbox: Outbox::new(head), framing, owed, next: None, state, sent: 0 }
+    }
+
+    /// Goes on sending; `flush` writes the outbox to the connection. Ready when everything was written.
+    /// Cancel-safe.
+    pub fn poll(
+        &mut self,
+        body: &mut Body,
+        cx: &mut Context<'_>,
+        mut flush: impl FnMut(&mut Outbox, &mut Context<'_>) -> Poll<io::Result<()>>,
+    ) -> Poll<Result<(), SendError>> {
+        loop {
+            let loaded = match self.state {
+                State::Body if self.outbox.takes_content() => self.poll_load(body, cx),
+                _ => Poll::Ready(Ok(())),
+            };
+            if let Poll::Ready(Err(error)) = loaded {
+                // What came before the failure still leaves, if it can without waiting.
+                let _ = flush(&mut self.outbox, cx);
+                return Poll::Ready(Err(SendError::Body(error)));
+            }
+            ready!(flush(&mut self.outbox, cx)).map_err(SendError::Link)?;
+            ready!(loaded).map_err(SendError::Body)?;
+            if self.state == State::Done && self.outbox.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Sends what stands in the outbox (the head) without pulling the body. Cancel-safe.
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut flush: impl FnMut(&mut Outbox, &mut Context<'_>) -> Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        flush(&mut self.outbox, cx)
+    }
+
+    /// Gives up on what is left.
+    pub fn fail(&mut self) {
+        self.state = State::Failed;
+    }
+
+    /// Whether it gave up.
+    pub fn failed(&self) -> bool {
+        self.state == State::Failed
+    }
+
+    /// Whether not one byte has been handed to the socket.
+    pub fn untouched(&self) -> bool {
+        self.outbox.untouched
+    }
+
+    /// Puts the next piece of the body into the outbox, and the end with it when it is known.
+    fn poll_load(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        let frame = match self.next.take() {
+            Some(frame) => Some(Ok(frame)),
+            None => ready!(body.poll_frame(cx)),
+        };
+        match frame {
+            Some(Ok(Frame::Data(content))) => self.load(content, body, cx),
+            Some(Ok(Frame::Trailers(fields))) => self.end(Some(&fields)),
+            Some(Err(error)) => Err(error),
+            None => self.end(None),
+        }
+        .into()
+    }
+
+    fn load(&mut self, content: Bytes, body: &mut Body, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        self.sent += content.len() as u64;
+        match self.framing {
+            Framing::Length(_) => {
+                self.owed = self.owed.checked_sub(content.len() as u64).ok_or(BodyError::Malformed)?;
+                if self.owed == 0 {
+                    self.state = State::Done;
+                }
+            }
+            Framing::Chunked => {
+                h1::chunk_start(content.len(), &mut self.outbox.text);
+                self.outbox.end = h1::CHUNK_END;
+                match body.poll_frame(cx) {
+                    Poll::Ready(None) => {
+                        self.outbox.end = CHUNK_END_AND_LAST;
+                        self.state = State::Done;
+                    }
+                    Poll::Ready(Some(Ok(frame))) => self.next = Some(frame),
+                    Poll::Ready(Some(Err(error))) => return Err(error),
+                    Poll::Pending => {}
+                }
+            }
+            Framing::Close | Framing::None => {}
+        }
+        self.outbox.content = content;
+        Ok(())
+    }
+
+    fn end(&mut self, trailers: Option<&Fields>) -> Result<(), BodyError> {
+        if self.owed > 0 {
+            return Err(BodyError::Incomplete);
+        }
+        self.state = State::Done;
+        if self.framing == Framing::Chunked {
+            match trailers {
+                Some(fields) => h1::trailers(fields, &mut self.outbox.text),
+                None => self.outbox.text.extend_from_slice(h1::LAST_CHUNK),
+            }
+        }
+        Ok(())
+    }
+}
+
+const CHUNK_END_AND_LAST: &[u8] = b"\r\n0\r\n\r\n";
+

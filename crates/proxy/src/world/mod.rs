@@ -1,0 +1,76 @@
+//! The only door to time and randomness, and the one place that spawns a worker's tasks.
+//!
+//! Promise: nothing else in the data plane reads a clock, draws a number or spawns. A test builds a world
+//! from a seed.
+
+mod timers;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use sluice_traffic::clock::Moment;
+use sluice_traffic::rng::Rng;
+
+pub use timers::{Deadline, Timers};
+
+/// Reads the clocks. Copy it freely: it is the process's start and nothing more.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// A clock whose `Moment` zero is now.
+    #[expect(clippy::disallowed_methods, reason = "World is the door to time")]
+    pub fn start() -> Clock {
+        Clock { start: Instant::now() }
+    }
+
+    /// The monotonic time.
+    #[expect(clippy::disallowed_methods, reason = "World is the door to time")]
+    pub fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// The monotonic time as the pure crates count it: nanoseconds since the clock's start.
+    pub fn moment(&self, at: Instant) -> Moment {
+        Moment(at.saturating_duration_since(self.start).as_nanos() as u64)
+    }
+
+    /// The wall clock, since 1970-01-01T00:00:00Z.
+    #[expect(clippy::disallowed_methods, reason = "World is the door to time")]
+    pub fn unix(&self) -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+}
+
+/// One worker's time, randomness and tasks.
+pub struct World {
+    /// The clocks.
+    pub clock: Clock,
+    /// Deadlines of this worker, a few milliseconds coarse.
+    pub timers: Rc<Timers>,
+    rng: RefCell<Rng>,
+}
+
+impl World {
+    /// A world that draws its numbers from `seed`. Must be called on a `LocalRuntime`.
+    pub fn new(clock: Clock, seed: u64) -> Rc<World> {
+        let timers = Timers::new(clock);
+        let world = Rc::new(World { clock, timers: Rc::clone(&timers), rng: RefCell::new(Rng::new(seed)) });
+        world.spawn(async move { timers.run().await });
+        world
+    }
+
+    /// Uses the worker's random numbers.
+    pub fn random<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
+        draw(&mut self.rng.borrow_mut())
+    }
+
+    /// Spawns a task on this worker. It is cancelled when the worker's runtime ends.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        tokio::task::spawn_local(task);
+    }
+}
