@@ -145,3 +145,109 @@ impl Scanner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { line: 30, head: 100, fields: 3 };
+
+    fn scan(text: &[u8]) -> Result<Option<usize>, Refusal> {
+        Scanner::default().scan(text, &LIMITS)
+    }
+
+    /// The answer when the bytes come one by one, and how many there were then.
+    fn dribble(text: &[u8]) -> (usize, Result<Option<usize>, Refusal>) {
+        let mut scanner = Scanner::default();
+        for end in 0..=text.len() {
+            match scanner.scan(&text[..end], &LIMITS) {
+                Ok(None) => {}
+                answer => return (end, answer),
+            }
+        }
+        (text.len(), Ok(None))
+    }
+
+    #[test]
+    fn a_head_ends_at_its_empty_line() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(scan(&[head, &b"GET"[..]].concat()), Ok(Some(head.len())));
+        assert_eq!(dribble(head), (head.len(), Ok(Some(head.len()))));
+        assert_eq!(scan(&head[..head.len() - 1]), Ok(None));
+        assert_eq!(scan(b""), Ok(None));
+        assert_eq!(scan(b"GET / HTTP/1.1\r\n\r\n"), Ok(Some(18)));
+    }
+
+    #[test]
+    fn two_empty_lines_may_stand_before_a_head() {
+        assert_eq!(scan(b"\r\n\r\nGET / HTTP/1.1\r\n\r\n"), Ok(Some(22)));
+        assert_eq!(scan(b"\r\n\r\n\r\n"), Err(Refusal::BadStartLine));
+        assert_eq!(scan(b"\r\n\r\n"), Ok(None));
+        assert_eq!(scan(b"\rG"), Err(Refusal::BareCr));
+        assert_eq!(scan(b"\n"), Err(Refusal::BareLf));
+    }
+
+    #[test]
+    fn noise_is_refused_on_its_first_byte() {
+        for noise in [b"\x16\x03\x01", &b" GET"[..], b"\0", b"\x80", b"\r\n\x16", b"\tGET", b"{"] {
+            let first = if noise[0] == b'\r' { 3 } else { 1 };
+            assert_eq!(dribble(noise), (first, Err(Refusal::BadStartLine)), "{noise:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_feed_needs_its_carriage_return() {
+        assert_eq!(scan(b"GET / HTTP/1.1\nHost: a\r\n\r\n"), Err(Refusal::BareLf));
+        assert_eq!(scan(b"GET / HTTP/1.1\r\nHost: a\n\r\n"), Err(Refusal::BareLf));
+        assert_eq!(scan(b"GET / HTTP/1.1\r\nHost: a\r\n\n"), Err(Refusal::BareLf));
+        assert_eq!(dribble(b"GET / HTTP/1.1\nHost").0, 15);
+    }
+
+    #[test]
+    fn a_line_over_its_limit_is_refused_before_it_ends() {
+        let line = |len: usize| [b"G".repeat(len), b"\r\n\r\n".to_vec()].concat();
+        assert_eq!(scan(&line(30)), Ok(Some(34)));
+        assert_eq!(dribble(&line(30)), (34, Ok(Some(34))));
+        assert_eq!(scan(&line(31)), Err(Refusal::TargetTooLong));
+        assert_eq!(dribble(&line(31)), (31, Err(Refusal::TargetTooLong)));
+        let field = [b"G\r\n".to_vec(), line(31)].concat();
+        assert_eq!(dribble(&field), (34, Err(Refusal::LineTooLong)));
+        assert_eq!(scan(&field), Err(Refusal::LineTooLong));
+    }
+
+    #[test]
+    fn a_head_over_its_limit_is_refused_before_it_ends() {
+        let limits = Limits { line: 30, head: 60, fields: 9 };
+        let head = |last: usize| [&b"G\r\n"[..], &b"abcde: 89\r\n".repeat(4), &b"a".repeat(last)].concat();
+        let mut fits = head(9);
+        fits.extend(b"\r\n\r\n");
+        assert_eq!(fits.len(), 60);
+        assert_eq!(Scanner::default().scan(&fits, &limits), Ok(Some(60)));
+        assert_eq!(Scanner::default().scan(&[&fits[..], b"body"].concat(), &limits), Ok(Some(60)));
+        let mut long = head(10);
+        long.extend(b"\r\n\r\n");
+        assert_eq!(Scanner::default().scan(&long, &limits), Err(Refusal::HeadTooLarge));
+        assert_eq!(Scanner::default().scan(&head(14), &limits), Err(Refusal::HeadTooLarge));
+    }
+
+    #[test]
+    fn one_field_too_many_is_refused() {
+        assert_eq!(scan(b"G\r\na:\r\nb:\r\nc:\r\n\r\n"), Ok(Some(17)));
+        assert_eq!(scan(b"G\r\na:\r\nb:\r\nc:\r\nd:\r\n"), Err(Refusal::TooManyFields));
+    }
+
+    #[test]
+    fn a_scanner_starts_over_after_an_answer() {
+        let mut scanner = Scanner::default();
+        let head = b"GET / HTTP/1.1\r\n\r\n";
+        assert_eq!(scanner.scan(head, &LIMITS), Ok(Some(18)));
+        assert_eq!(scanner.scan(head, &LIMITS), Ok(Some(18)));
+        assert_eq!(scanner.scan(&head[..10], &LIMITS), Ok(None));
+        scanner.reset();
+        assert_eq!(scanner.scan(b"\x16", &LIMITS), Err(Refusal::BadStartLine));
+        // Also when the caller forgot to reset: no panic.
+        assert_eq!(scanner.scan(head, &LIMITS), Ok(Some(18)));
+        assert_eq!(scanner.scan(&head[..10], &LIMITS), Ok(None));
+        assert_eq!(scanner.scan(b"G", &LIMITS), Ok(None));
+    }
+}
