@@ -319,3 +319,278 @@ fn put_number(out: &mut Vec<u8>, name: &[u8], mut number: u64) {
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::h1::{Limits, parse};
+    use crate::head::Method;
+    use crate::name::FieldName;
+
+    fn received(lines: &[&str]) -> (RequestHead, Framing) {
+        let text = format!("{}\r\n\r\n", lines.join("\r\n"));
+        parse::request(Bytes::from(text), &Limits::default()).unwrap()
+    }
+
+    fn answered(lines: &[&str], method: Method) -> (ResponseHead, Framing) {
+        let text = format!("{}\r\n\r\n", lines.join("\r\n"));
+        parse::response(Bytes::from(text), method, &Limits::default()).unwrap()
+    }
+
+    fn lines(out: &[u8]) -> Vec<String> {
+        let text = std::str::from_utf8(out).unwrap().strip_suffix("\r\n\r\n").unwrap();
+        text.split("\r\n").map(str::to_owned).collect()
+    }
+
+    fn request(head: &RequestHead, framing: Framing, persist: Persist) -> Vec<String> {
+        let mut out = Vec::new();
+        request_head(head, framing, persist, &mut out);
+        lines(&out)
+    }
+
+    fn response(head: &ResponseHead, framing: Framing, client: Version, persist: Persist) -> Vec<String> {
+        let mut out = Vec::new();
+        response_head(head, framing, client, persist, &mut out);
+        lines(&out)
+    }
+
+    #[test]
+    fn a_request_keeps_order_case_and_bytes() {
+        let (head, framing) = received(&[
+            "PATCH /a?b=\u{e9} HTTP/1.1",
+            "X-b:1",
+            "hOST: a",
+            "content-LENGTH: 007",
+            "x-B: 2 ",
+            "X-Empty:",
+        ]);
+        let mut out = b"before".to_vec();
+        request_head(&head, framing, Persist::KeepAlive, &mut out);
+        let expected = "beforePATCH /a?b=\u{e9} HTTP/1.1\r\nX-b: 1\r\nhOST: a\r\ncontent-LENGTH: 7\r\nx-B: 2\r\n\
+                        X-Empty: \r\n\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_request_says_the_framing_it_is_given() {
+        let (head, _) = received(&["POST / HTTP/1.1", "Host: a", "transfer-encoding: Chunked", "A: b"]);
+        let say = |framing| request(&head, framing, Persist::KeepAlive);
+        let start = ["POST / HTTP/1.1", "Host: a"];
+        assert_eq!(say(Framing::Chunked), [&start[..], &["transfer-encoding: chunked", "A: b"]].concat());
+        assert_eq!(say(Framing::Length(0)), [&start[..], &["A: b", "Content-Length: 0"]].concat());
+        let most = say(Framing::Length(u64::MAX));
+        assert_eq!(most[3], "Content-Length: 18446744073709551615");
+        assert_eq!(say(Framing::None), [&start[..], &["A: b"]].concat());
+        assert_eq!(say(Framing::Close), [&start[..], &["A: b"]].concat());
+        let (head, _) = received(&["POST / HTTP/1.1", "Host: a", "Content-Length: 3"]);
+        let chunked = request(&head, Framing::Chunked, Persist::KeepAlive);
+        assert_eq!(chunked, [&start[..], &["Transfer-Encoding: chunked"]].concat());
+    }
+
+    #[test]
+    fn a_repeated_framing_field_is_written_once() {
+        let mut head = RequestHead::new("POST", "/");
+        head.fields.append(NameId::Host, b"a");
+        head.fields.append(NameId::ContentLength, b"1");
+        head.fields.append(NameId::ContentLength, b"2");
+        head.fields.append(NameId::TransferEncoding, b"gzip");
+        let once = request(&head, Framing::Length(9), Persist::KeepAlive);
+        assert_eq!(once, ["POST / HTTP/1.1", "Host: a", "Content-Length: 9"]);
+    }
+
+    #[test]
+    fn what_is_for_one_connection_does_not_cross_it() {
+        let (head, _) = received(&[
+            "GET / HTTP/1.1",
+            "Host: a",
+            "Connection: keep-alive, X-Hop, Foo",
+            "Keep-Alive: timeout=5",
+            "Proxy-Connection: keep-alive",
+            "x-hop: 1",
+            "TE: gzip",
+            "Trailer: X",
+            "Upgrade: h2c",
+            "HTTP2-Settings: AAA",
+            "Proxy-Authorization: Basic x",
+            "X-Stays: 1",
+        ]);
+        let start = ["GET / HTTP/1.1", "Host: a", "Proxy-Authorization: Basic x", "X-Stays: 1"];
+        assert_eq!(request(&head, Framing::None, Persist::KeepAlive), start);
+        let close = request(&head, Framing::None, Persist::Close);
+        assert_eq!(close, [&start[..], &["Connection: close"]].concat());
+    }
+
+    #[test]
+    fn connection_cannot_remove_what_others_rely_on() {
+        let stay = [
+            "Host: a",
+            "Authorization: x",
+            "Cookie: a=b",
+            "Content-Type: a/b",
+            "Content-Other: c",
+            "Forwarded: for=x",
+            "X-Forwarded-For: 1.2.3.4",
+            "X-Real-IP: 1",
+            "Via: 1.1 x",
+            "X-Request-Id: 7",
+            "Traceparent: 00",
+            "Sec-WebSocket-Extensions: x",
+        ];
+        let names: Vec<&str> = stay.iter().map(|line| line.split(':').next().unwrap()).collect();
+        let connection = format!("Connection: {}", names.join(","));
+        let (head, framing) = received(&[&["GET / HTTP/1.1"], &stay[..], &[&connection]].concat());
+        let expected = [&["GET / HTTP/1.1"], &stay[..]].concat();
+        assert_eq!(request(&head, framing, Persist::KeepAlive), expected);
+    }
+
+    #[test]
+    fn connection_cannot_remove_what_the_gateway_wrote() {
+        let (mut head, framing) = received(&[
+            "GET / HTTP/1.1",
+            "Host: a",
+            "Connection: X-Consumer, X-Role, X-Old, X-New",
+            "X-Role: admin",
+            "X-Old: 1",
+            "X-Hop: 2",
+        ]);
+        let name = |text: &str| FieldName::new(text).unwrap();
+        head.fields.append(&name("X-Consumer"), b"shop");
+        head.fields.set(&name("X-Role"), b"user");
+        head.fields.rename(&name("X-Hop"), &name("X-New"));
+        let expected = ["GET / HTTP/1.1", "Host: a", "X-Role: user", "X-New: 2", "X-Consumer: shop"];
+        assert_eq!(request(&head, framing, Persist::KeepAlive), expected);
+    }
+
+    #[test]
+    fn te_is_reduced_to_trailers_and_trailer_stays_before_chunks() {
+        let (head, _) = received(&["GET / HTTP/1.1", "Host: a", "TE: gzip;q=0.5, Trailers", "Trailer: X"]);
+        let start = ["GET / HTTP/1.1", "Host: a"];
+        let plain = request(&head, Framing::None, Persist::KeepAlive);
+        assert_eq!(plain, [&start[..], &["TE: trailers", "Connection: TE"]].concat());
+        let close = request(&head, Framing::Chunked, Persist::Close);
+        let tail = ["Trailer: X", "Transfer-Encoding: chunked", "TE: trailers", "Connection: close, TE"];
+        assert_eq!(close, [&start[..], &tail].concat());
+        let (head, _) = received(&["GET / HTTP/1.0", "Host: a", "TE: trailers"]);
+        assert_eq!(request(&head, Framing::None, Persist::KeepAlive), start);
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_only_when_it_is_meant() {
+        let head = ["GET /chat HTTP/1.1", "Host: a", "Connection: Upgrade", "Upgrade: websocket"];
+        let (head, framing) = received(&head);
+        let upgrade = request(&head, framing, Persist::Upgrade);
+        let expected = ["GET /chat HTTP/1.1", "Host: a", "Upgrade: websocket", "Connection: upgrade"];
+        assert_eq!(upgrade, expected);
+        assert_eq!(request(&head, framing, Persist::KeepAlive), ["GET /chat HTTP/1.1", "Host: a"]);
+        let (head, framing) = answered(
+            &[
+                "HTTP/1.1 101 Switching Protocols",
+                "Upgrade: websocket",
+                "Connection: upgrade",
+                "Content-Length: 0",
+            ],
+            Method::Get,
+        );
+        let expected = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: upgrade"];
+        assert_eq!(response(&head, framing, Version::Http11, Persist::Upgrade), expected);
+    }
+
+    #[test]
+    fn a_request_without_host_gets_the_one_of_its_target() {
+        let (head, framing) = received(&["GET http://b.example:81/x HTTP/1.0"]);
+        let expected = ["GET http://b.example:81/x HTTP/1.1", "Host: b.example:81"];
+        assert_eq!(request(&head, framing, Persist::KeepAlive), expected);
+        let (head, framing) = received(&["GET / HTTP/1.0"]);
+        assert_eq!(request(&head, framing, Persist::KeepAlive), ["GET / HTTP/1.1", "Host: "]);
+    }
+
+    #[test]
+    fn a_response_says_the_framing_it_is_given() {
+        let (head, _) = answered(
+            &[
+                "HTTP/1.0 200 Fine \u{e9}",
+                "Server: x",
+                "content-length: 5",
+                "Connection: x-a",
+                "X-A: 1",
+                "B: 2",
+            ],
+            Method::Get,
+        );
+        let say = |framing| response(&head, framing, Version::Http11, Persist::KeepAlive);
+        let start = ["HTTP/1.1 200 Fine \u{e9}", "Server: x"];
+        assert_eq!(say(Framing::Length(6)), [&start[..], &["content-length: 6", "B: 2"]].concat());
+        assert_eq!(say(Framing::Length(0)), [&start[..], &["content-length: 0", "B: 2"]].concat());
+        assert_eq!(say(Framing::Chunked), [&start[..], &["B: 2", "Transfer-Encoding: chunked"]].concat());
+        assert_eq!(say(Framing::Close), [&start[..], &["B: 2", "Connection: close"]].concat());
+    }
+
+    #[test]
+    fn an_answer_without_body_keeps_the_length_it_describes() {
+        let none = |status: u16, persist| {
+            let start = format!("HTTP/1.1 {status} x");
+            let (head, framing) = answered(&[&start, "Content-Length: 5"], Method::Head);
+            response(&head, framing, Version::Http11, persist)[1..].to_vec()
+        };
+        assert_eq!(none(200, Persist::KeepAlive), ["Content-Length: 5"]);
+        assert_eq!(none(304, Persist::KeepAlive), ["Content-Length: 5"]);
+        assert_eq!(none(204, Persist::KeepAlive), [""; 0]);
+        assert_eq!(none(204, Persist::Close), ["Connection: close"]);
+        let head = ResponseHead::new(204);
+        let expected = ["HTTP/1.1 204 No Content"];
+        assert_eq!(response(&head, Framing::Length(0), Version::Http11, Persist::KeepAlive), expected);
+    }
+
+    #[test]
+    fn an_old_client_is_told_that_the_connection_stays() {
+        let head = ResponseHead::new(200);
+        let say = |framing, persist| response(&head, framing, Version::Http10, persist)[1..].to_vec();
+        let length = "Content-Length: 1";
+        assert_eq!(say(Framing::Length(1), Persist::KeepAlive), [length, "Connection: keep-alive"]);
+        assert_eq!(say(Framing::Length(1), Persist::Close), [length, "Connection: close"]);
+        assert_eq!(say(Framing::Close, Persist::KeepAlive), ["Connection: close"]);
+    }
+
+    #[test]
+    fn only_426_says_upgrade_without_being_one() {
+        let say = |status: &str| {
+            let (head, framing) = answered(&[status, "Upgrade: websocket", "Content-Length: 0"], Method::Get);
+            response(&head, framing, Version::Http11, Persist::KeepAlive)[1..].to_vec()
+        };
+        let expected = ["Upgrade: websocket", "Content-Length: 0", "Connection: upgrade"];
+        assert_eq!(say("HTTP/1.1 426 Upgrade Required"), expected);
+        assert_eq!(say("HTTP/1.1 200 OK"), ["Content-Length: 0"]);
+    }
+
+    #[test]
+    fn an_interim_response_has_neither_framing_nor_options() {
+        let (head, _) = answered(
+            &["HTTP/1.1 103 Early Hints", "Link: </a>", "Content-Length: 3", "Connection: close"],
+            Method::Get,
+        );
+        let mut out = Vec::new();
+        interim_head(&head, &mut out);
+        assert_eq!(lines(&out), ["HTTP/1.1 103 Early Hints", "Link: </a>"]);
+    }
+
+    #[test]
+    fn chunks_and_trailers_are_written_byte_for_byte() {
+        let mut out = Vec::new();
+        for len in [1, 15, 16, 255, 0x1000, usize::MAX, 0] {
+            chunk_start(len, &mut out);
+        }
+        assert_eq!(out, b"1\r\nf\r\n10\r\nff\r\n1000\r\nffffffffffffffff\r\n");
+        let mut fields = Fields::new();
+        fields.append(&FieldName::new("X-Sum").unwrap(), b"1");
+        fields.append(NameId::ContentLength, b"9");
+        fields.append(NameId::GrpcStatus, b"0");
+        out.clear();
+        trailers(&fields, &mut out);
+        assert_eq!(out, b"0\r\nX-Sum: 1\r\nGrpc-Status: 0\r\n\r\n");
+        out.clear();
+        trailers(&Fields::new(), &mut out);
+        assert_eq!(out, LAST_CHUNK);
+    }
+}

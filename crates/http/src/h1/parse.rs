@@ -318,9 +318,36 @@ mod tests {
             assert_eq!(host(good), Ok(Framing::None), "{good}");
         }
         for bad in [
-            "", ":80", "a:", "a:b", "a:80:81", "a:65536", "a:-1", "a:+1", "u@a", "u:p@a", "a b", "a/b", "a?b",
-            "a#b", "[::1", "::1", "[::1]a", "[::g]", "[fe80::1%25eth0]", "[v1.a]", "[]", "a\\b", "a%2", "a%zz",
-            "é", "a\"b", "<a>", "a|b", "{a}", "http://a",
+            "",
+            ":80",
+            "a:",
+            "a:b",
+            "a:80:81",
+            "a:65536",
+            "a:-1",
+            "a:+1",
+            "u@a",
+            "u:p@a",
+            "a b",
+            "a/b",
+            "a?b",
+            "a#b",
+            "[::1",
+            "::1",
+            "[::1]a",
+            "[::g]",
+            "[fe80::1%25eth0]",
+            "[v1.a]",
+            "[]",
+            "a\\b",
+            "a%2",
+            "a%zz",
+            "é",
+            "a\"b",
+            "<a>",
+            "a|b",
+            "{a}",
+            "http://a",
         ] {
             assert_eq!(host(bad), Err(Refusal::BadHost), "{bad}");
         }
@@ -400,8 +427,20 @@ mod tests {
         assert_eq!(post(&["transfer-encoding: \t ChunKed \t"]), Ok(Framing::Chunked));
         assert_eq!(get(&["Content-Length: 3"]), Ok(Framing::Length(3)));
         for bad in [
-            "", "+1", "-1", "0x1", "1a", "1 1", "1,1", "1, 1", ",1", "1;", "1.0", "18446744073709551616",
-            "99999999999999999999999", "\u{0661}",
+            "",
+            "+1",
+            "-1",
+            "0x1",
+            "1a",
+            "1 1",
+            "1,1",
+            "1, 1",
+            ",1",
+            "1;",
+            "1.0",
+            "18446744073709551616",
+            "99999999999999999999999",
+            "\u{0661}",
         ] {
             assert_eq!(post(&[&format!("Content-Length: {bad}")]), Err(Refusal::BadLength), "{bad}");
         }
@@ -554,10 +593,7 @@ mod tests {
         assert_eq!(expects_continue(&head("1.1", "Expect: 100-continue, x\r\n")), Expectation::Unknown);
         assert_eq!(expects_continue(&head("1.1", "Expect: 200-ok\r\n")), Expectation::Unknown);
         let upgrades = |lines: &str| upgrade(&head("1.1", lines).fields).map(<[u8]>::to_vec);
-        assert_eq!(
-            upgrades("Connection: x, Upgrade\r\nUpgrade: websocket\r\n"),
-            Some(b"websocket".to_vec())
-        );
+        assert_eq!(upgrades("Connection: x, Upgrade\r\nUpgrade: websocket\r\n"), Some(b"websocket".to_vec()));
         assert_eq!(upgrades("Upgrade: websocket\r\n"), None);
         assert_eq!(upgrades("Connection: upgrade\r\n"), None);
         assert_eq!(upgrades("Connection: upgrade\r\nUpgrade:\r\n"), None);
