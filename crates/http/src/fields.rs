@@ -17,6 +17,13 @@ pub(crate) struct Span {
 
 const ARENA: u32 = 1 << 31;
 
+impl Span {
+    /// Whether it lies in the received bytes; what was added or changed since lies in the arena.
+    pub(crate) fn is_received(self) -> bool {
+        self.start & ARENA == 0
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field {
     pub(crate) name: Span,

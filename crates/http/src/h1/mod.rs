@@ -1,7 +1,26 @@
 //! HTTP/1.0 and HTTP/1.1 on the wire (RFC 9112), strict by default: what is ambiguous is refused, never
 //! repaired. Every refusal has a reason that is counted.
 
+mod chunk;
+pub mod decode;
+mod diagnose;
+pub mod encode;
+mod framing;
+mod options;
+pub mod parse;
+pub mod scan;
+mod target;
+mod trailer;
+
 use std::fmt;
+
+pub use decode::{Decoded, Decoder};
+pub use encode::{
+    CHUNK_END, LAST_CHUNK, Persist, chunk_start, interim_head, request_head, response_head, trailers,
+};
+pub use options::{Expectation, connection_has, expects_continue, keep_alive, upgrade};
+pub use parse::{request, response};
+pub use scan::Scanner;
 
 /// How much of a head is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
