@@ -1,1 +1,15 @@
-//! Under construction.
+//! The program: command line, wiring, signals.
+//!
+//! `cli` says what can be asked; each command is a file. `run` is the life of a gateway process: load,
+//! start, tell, then obey signals, file changes and the admin endpoint until it drains.
+
+mod check;
+pub mod cli;
+mod config;
+mod demo;
+mod documents;
+mod explain;
+mod reference;
+mod reload;
+mod run;
+mod watch;

@@ -1,0 +1,257 @@
+//! The command line.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::{check, config, demo, explain, reference, reload, run};
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All went well.
+    Success,
+    /// It did not.
+    Failure,
+    /// The command line is wrong.
+    Usage,
+    /// The configuration is wrong (EX_CONFIG of sysexits.h).
+    Config,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Success => 0,
+            Exit::Failure => 1,
+            Exit::Usage => 2,
+            Exit::Config => 78,
+        })
+    }
+}
+
+/// Sluice: a gateway that is changed live and explains its decisions.
+#[derive(Parser)]
+#[command(name = "sluice", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Run(RunArgs),
+    /// Check a configuration and show every problem in it.
+    Check(CheckArgs),
+    /// Run a gateway with three sample origins, to try everything.
+    Demo(DemoArgs),
+    /// Run a reverse proxy without a configuration file.
+    Proxy(ProxyArgs),
+    /// Make a running gateway read its configuration again.
+    Reload(ReloadArgs),
+    /// Look at routes.
+    #[command(subcommand)]
+    Route(RouteCommand),
+    /// Look at configurations.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the version.
+    Version {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print generated reference pages.
+    #[command(hide = true, subcommand)]
+    Docs(DocsCommand),
+}
+
+/// Which configuration.
+#[derive(Args, Clone)]
+pub struct ConfigFile {
+    /// The configuration: a .toml, .yaml or .json file. Default: sluice.toml here, else
+    /// /etc/sluice/sluice.toml.
+    #[arg(value_name = "CONFIG")]
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// How diagnostics are written to standard error.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// How problems are shown.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub enum ReportFormat {
+    Text,
+    Json,
+}
+
+#[derive(Args)]
+pub struct DemoArgs {
+    /// Where the gateway listens; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub address: String,
+    /// Where the admin endpoints listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:9900")]
+    pub admin: String,
+    /// Print the configuration instead of running it.
+    #[arg(long)]
+    pub print: bool,
+}
+
+#[derive(Args)]
+pub struct ProxyArgs {
+    /// Where to listen: "127.0.0.1:8080", or ":8080" for every address.
+    pub listen: String,
+    /// Where requests go: "localhost:3000" or "http://localhost:3000"; several share the load.
+    #[arg(required = true)]
+    pub targets: Vec<String>,
+    /// Where the admin endpoints listen. Default: nowhere.
+    #[arg(long)]
+    pub admin: Option<String>,
+    /// Print the configuration instead of running it.
+    #[arg(long)]
+    pub print: bool,
+}
+
+#[derive(Args)]
+pub struct ReloadArgs {
+    /// The configuration of the running gateway, which says where its admin endpoints are.
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// Where its admin endpoints are. Default: as the configuration says.
+    #[arg(long)]
+    pub admin: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum RouteCommand {
+    /// Say which route a request takes, why, and where it would go.
+    Explain(ExplainArgs),
+}
+
+#[derive(Args)]
+pub struct ExplainArgs {
+    /// The method.
+    pub method: String,
+    /// The URL, for example "http://shop.example/v1/products/7".
+    pub url: String,
+    /// A field of the request: "Name: value".
+    #[arg(short = 'H', long = "header")]
+    pub headers: Vec<String>,
+    /// The configuration.
+    #[arg(short, long = "config")]
+    pub config: Option<PathBuf>,
+    /// The client's address.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub client: std::net::IpAddr,
+    /// The listener it comes through. Default: the first.
+    #[arg(long)]
+    pub listener: Option<String>,
+    /// How it is shown.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Print the JSON Schema of configurations.
+    Schema,
+    /// Print a configuration as it was understood.
+    Show(ShowArgs),
+}
+
+#[derive(Args)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// In which language.
+    #[arg(long, value_enum, default_value_t = Language::Toml)]
+    pub format: Language,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Language {
+    Toml,
+    Yaml,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum DocsCommand {
+    /// The table of failures, as Markdown.
+    Failures,
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success };
+        }
+    };
+    match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Demo(args) => demo::demo(&args),
+        Command::Proxy(args) => demo::proxy(&args),
+        Command::Reload(args) => reload::reload(&args),
+        Command::Route(RouteCommand::Explain(args)) => explain::explain(&args),
+        Command::Config(ConfigCommand::Schema) => config::schema(),
+        Command::Config(ConfigCommand::Show(args)) => config::show(&args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut script);
+            say(String::from_utf8_lossy(&script).trim_end())
+        }
+        Command::Version { json: false } => say(&format!("sluice {}", env!("CARGO_PKG_VERSION"))),
+        Command::Version { json: true } => {
+            say(&serde_json::json!({ "name": "sluice", "version": env!("CARGO_PKG_VERSION") }).to_string())
+        }
+        Command::Docs(DocsCommand::Failures) => say(reference::failures().trim_end()),
+    }
+}
+
+/// Prints a text to standard output; a reader that has left (`| head`) is no failure.
+pub fn say(text: &str) -> Exit {
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => Exit::Success,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Success,
+        Err(_) => Exit::Failure,
+    }
+}
+
+/// Prints a text to standard error.
+pub fn complain(text: &str) {
+    // Nothing is left to say it to when this fails.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
