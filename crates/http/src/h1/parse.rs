@@ -26,7 +26,8 @@ const ON_STACK: usize = 128;
 ///   65535 as port, and is empty only beside the target `*` (an http URI has no empty host);
 /// * an absolute target is http or https without userinfo, CONNECT names host and port, and the Host beside
 ///   either names the same authority: letter case and a scheme's default port may differ;
-/// * the target holds no `#`, no space and no control byte, and is UTF-8; its escapes are the router's;
+/// * the target holds no `#`, `"`, `<`, `>`, space or control byte, in its path no backtick, and is UTF-8; its
+///   escapes are the router's;
 /// * Content-Length is one line of digits, Transfer-Encoding exactly `chunked`, and only one of them is there;
 /// * TRACE has no body, CONNECT neither Content-Length nor Transfer-Encoding.
 ///
@@ -360,7 +361,7 @@ mod tests {
         };
         for (method, text, host) in [
             ("GET", "/", "a"),
-            ("GET", "//x/../y?a=/%zz{}\"|\\^`", "a"),
+            ("GET", "//x/../y{|}\\^[]?a=/%zz{|}\\^`[]", "a"),
             ("GET", "http://a/", "a"),
             ("GET", "http://a", "a"),
             ("GET", "http://a?b", "a"),
@@ -382,6 +383,11 @@ mod tests {
             ("GET", "?a"),
             ("GET", "/a#b"),
             ("GET", "#"),
+            ("GET", "/\"a\""),
+            ("GET", "/?\"a\""),
+            ("GET", "/<a"),
+            ("GET", "/?a>"),
+            ("GET", "/`"),
             ("GET", "ftp://a/"),
             ("GET", "http:/a"),
             ("GET", "http:///"),
