@@ -1,0 +1,326 @@
+//! The guard of a route: everything that must be true besides host and path.
+//!
+//! Promise: asking allocates nothing, but for a query parameter that is encoded in the request.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use sluice_http::{FieldName, RequestHead};
+
+use super::condition::{Check, Condition};
+use super::decode::{self, Plus};
+use super::method::Methods;
+use super::{Match, keep};
+use crate::expression::Expression;
+use crate::facts::{self, Facts};
+use crate::problem::{At, Problems};
+use crate::value::Network;
+
+/// All conditions of a route.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub(super) methods: Methods,
+    headers: Vec<(FieldName, Check)>,
+    query: Vec<(Box<str>, Check)>,
+    cookies: Vec<(Box<str>, Check)>,
+    source: Vec<Network>,
+    listeners: Vec<Box<str>>,
+    when: Option<(Box<str>, Expression)>,
+}
+
+/// One condition of a guard, for people.
+pub(super) enum Part<'a> {
+    Header(&'a FieldName, &'a Check),
+    Query(&'a str, &'a Check),
+    Cookie(&'a str, &'a Check),
+    Source(&'a [Network]),
+    Listener(&'a [Box<str>]),
+    When(&'a str, &'a Expression),
+}
+
+impl Guard {
+    /// Compiles the conditions of a match, which stands at `at`.
+    pub(super) fn compile(from: &Match, at: &At, known_listeners: &[&str], problems: &mut Problems) -> Guard {
+        let mut methods = Methods::default();
+        for (index, method) in from.methods.iter().enumerate() {
+            keep(methods.add(method), &at.key("methods").index(index), problems);
+        }
+        for (index, listener) in from.listeners.iter().enumerate() {
+            if !known_listeners.contains(&listener.as_str()) {
+                let at = at.key("listeners").index(index);
+                let known = known_listeners.join(", ");
+                problems.add(&at, format!("there is no listener `{listener}`")).hint(if known.is_empty() {
+                    "there is none".to_owned()
+                } else {
+                    format!("there is: {known}")
+                });
+            }
+        }
+        let headers_at = at.key("headers");
+        let headers = from.headers.iter().filter_map(|(name, condition)| {
+            let at = headers_at.key(name);
+            let check = Check::compile(condition, &at, problems);
+            let Some(name) = FieldName::new(name) else {
+                problems
+                    .add(&at, format!("`{name}` is not a field name"))
+                    .hint("write a name like \"X-Api-Version\"");
+                return None;
+            };
+            Some((name, check?))
+        });
+        Guard {
+            methods,
+            headers: headers.collect(),
+            query: named(&from.query, &at.key("query"), problems),
+            cookies: named(&from.cookies, &at.key("cookies"), problems),
+            source: from.source.clone(),
+            listeners: from.listeners.iter().map(|name| name.as_str().into()).collect(),
+            when: from.when.as_deref().and_then(|text| when(text, &at.key("when"), problems)),
+        }
+    }
+
+    /// How many conditions there are.
+    pub(super) fn len(&self) -> usize {
+        usize::from(!self.methods.is_any()) + self.parts().count()
+    }
+
+    /// Whether all but the method hold.
+    pub(super) fn holds(&self, facts: &Facts<'_>) -> bool {
+        self.parts().all(|part| part.holds(facts))
+    }
+
+    /// All but the methods, the cheap ones first.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        let listeners = (!self.listeners.is_empty()).then_some(Part::Listener(&self.listeners));
+        let source = (!self.source.is_empty()).then_some(Part::Source(&self.source));
+        listeners
+            .into_iter()
+            .chain(source)
+            .chain(self.headers.iter().map(|(name, check)| Part::Header(name, check)))
+            .chain(self.query.iter().map(|(name, check)| Part::Query(name, check)))
+            .chain(self.cookies.iter().map(|(name, check)| Part::Cookie(name, check)))
+            .chain(self.when.iter().map(|(text, expression)| Part::When(text, expression)))
+    }
+
+    /// Whether no request fulfils both guards, as far as can be told, taking it that a request carries
+    /// each header, query parameter and cookie at most once.
+    pub(super) fn excludes(&self, other: &Guard) -> bool {
+        let headers = self.headers.iter().any(|(name, check)| {
+            let same =
+                |(theirs, _): &&(FieldName, Check)| name.as_str().eq_ignore_ascii_case(theirs.as_str());
+            other.headers.iter().filter(same).any(|(_, theirs)| check.excludes(theirs))
+        });
+        headers
+            || !self.methods.overlap(&other.methods)
+            || named_exclude(&self.query, &other.query)
+            || named_exclude(&self.cookies, &other.cookies)
+            || apart(&self.listeners, &other.listeners, |a, b| a == b)
+            || apart(&self.source, &other.source, |a, b| {
+                a.0.contains(&b.0.network()) || b.0.contains(&a.0.network())
+            })
+    }
+}
+
+impl Part<'_> {
+    /// Whether it holds.
+    pub(super) fn holds(&self, facts: &Facts<'_>) -> bool {
+        match self {
+            Part::Listener(names) => names.iter().any(|name| **name == *facts.listener),
+            Part::Source(networks) => networks.iter().any(|network| network.contains(facts.client)),
+            Part::Header(name, check) => check.holds(facts.head.fields.get_all(*name).map(Cow::Borrowed)),
+            Part::Query(name, check) => check.holds(query_values(facts.head, name)),
+            Part::Cookie(name, check) => check.holds(
+                facts::cookie(facts.head, name).map(|value| Cow::Borrowed(value.as_bytes())).into_iter(),
+            ),
+            Part::When(_, expression) => expression.holds(facts),
+        }
+    }
+}
+
+impl fmt::Display for Part<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Header(name, check) => write!(f, "header {name:?}: {check}"),
+            Part::Query(name, check) => write!(f, "query {name}: {check}"),
+            Part::Cookie(name, check) => write!(f, "cookie {name}: {check}"),
+            Part::Source(networks) => {
+                let networks: Vec<_> = networks.iter().map(ToString::to_string).collect();
+                write!(f, "source {}", networks.join(", "))
+            }
+            Part::Listener(names) => write!(f, "listener {}", names.join(", ")),
+            Part::When(text, _) => write!(f, "when {text}"),
+        }
+    }
+}
+
+fn named(
+    conditions: &std::collections::BTreeMap<String, Condition>,
+    at: &At,
+    problems: &mut Problems,
+) -> Vec<(Box<str>, Check)> {
+    let compiled = conditions.iter().filter_map(|(name, condition)| {
+        let at = at.key(name);
+        if name.is_empty() {
+            problems.add(&at, "a name is missing");
+        }
+        Some((name.as_str().into(), Check::compile(condition, &at, problems)?))
+    });
+    compiled.collect()
+}
+
+fn when(text: &str, at: &At, problems: &mut Problems) -> Option<(Box<str>, Expression)> {
+    match Expression::condition(text) {
+        Ok(expression) => Some((text.into(), expression)),
+        Err(faults) => {
+            for fault in faults {
+                let problem = problems.add(at, fault.message).part(fault.part);
+                problem.hint = fault.hint;
+            }
+            None
+        }
+    }
+}
+
+fn named_exclude(ours: &[(Box<str>, Check)], theirs: &[(Box<str>, Check)]) -> bool {
+    ours.iter().any(|(name, check)| {
+        theirs.iter().any(|(other, their_check)| name == other && check.excludes(their_check))
+    })
+}
+
+/// Whether both lists say something and nothing in them meets.
+fn apart<T>(ours: &[T], theirs: &[T], meets: impl Fn(&T, &T) -> bool) -> bool {
+    !ours.is_empty() && !theirs.is_empty() && !ours.iter().any(|a| theirs.iter().any(|b| meets(a, b)))
+}
+
+/// The decoded values of a query parameter, in order.
+fn query_values<'a>(head: &'a RequestHead, name: &'a str) -> impl Iterator<Item = Cow<'a, [u8]>> {
+    head.query().unwrap_or("").split('&').filter_map(move |pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let same = decode::bytes(key, Plus::Space).eq(name.bytes());
+        same.then(|| decode::decoded(value, Plus::Space))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{Params, Scheme};
+
+    fn guard(text: &str) -> Guard {
+        let mut problems = Problems::new();
+        let from: Match = serde_json::from_str(text).unwrap();
+        let guard = Guard::compile(&from, &At::root(), &["web", "inside"], &mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+        guard
+    }
+
+    fn holds(text: &str, target: &str, fields: &[(&str, &str)]) -> bool {
+        let mut head = RequestHead::new("GET", target);
+        for (name, value) in fields {
+            head.fields.append(&FieldName::new(name).unwrap(), value.as_bytes());
+        }
+        guard(text).holds(&Facts {
+            head: &head,
+            path: head.path(),
+            client: "192.0.2.7".parse().unwrap(),
+            scheme: Scheme::Http,
+            listener: "web",
+            request_id: "",
+            route: "",
+            params: &Params::default(),
+        })
+    }
+
+    #[test]
+    fn a_header_condition_looks_at_every_line_of_its_name_in_any_case() {
+        let guard = r#"{"headers":{"x-beta":"1"}}"#;
+        assert!(holds(guard, "/", &[("X-Beta", "0"), ("X-BETA", "1")]));
+        assert!(!holds(guard, "/", &[("X-Beta", "0")]));
+        assert!(!holds(guard, "/", &[]));
+        assert!(holds(r#"{"headers":{"accept":{"contains":"json"}}}"#, "/", &[("Accept", "text/json")]));
+    }
+
+    #[test]
+    fn query_names_and_values_are_compared_decoded() {
+        let guard = r#"{"query":{"a b":"c d+e"}}"#;
+        assert!(holds(guard, "/?x=1&a%20b=c+d%2Be", &[]));
+        assert!(holds(guard, "/?a+b=other&a+b=c%20d%2be", &[]));
+        assert!(!holds(guard, "/?a%20b=c%20d+e", &[]));
+        assert!(holds(r#"{"query":{"debug":{"present":true}}}"#, "/?debug", &[]));
+        assert!(holds(r#"{"query":{"debug":{"present":false}}}"#, "/", &[]));
+        assert!(holds(r#"{"query":{"page":{"min":1,"max":9}}}"#, "/?page=9", &[]));
+    }
+
+    #[test]
+    fn cookies_source_and_listeners_are_conditions() {
+        let cookies = &[("Cookie", "a=1; who=\"me\"")];
+        assert!(holds(r#"{"cookies":{"who":"me"}}"#, "/", cookies));
+        assert!(!holds(r#"{"cookies":{"who":"you"}}"#, "/", cookies));
+        assert!(holds(r#"{"source":["10.0.0.0/8","192.0.2.0/24"]}"#, "/", &[]));
+        assert!(!holds(r#"{"source":["10.0.0.0/8"]}"#, "/", &[]));
+        assert!(holds(r#"{"listeners":["inside","web"]}"#, "/", &[]));
+        assert!(!holds(r#"{"listeners":["inside"]}"#, "/", &[]));
+    }
+
+    #[test]
+    fn every_wrong_condition_is_a_problem_at_its_place() {
+        let from: Match = serde_json::from_str(
+            r#"{"methods":["GET","get"],"listeners":["wbe"],"headers":{"a b":"1","x":{}},"query":{"q":{"regex":"("}}}"#,
+        )
+        .unwrap();
+        let mut problems = Problems::new();
+        Guard::compile(&from, &At::root().key("match"), &["web"], &mut problems);
+        let mut places: Vec<_> = problems.iter().map(|problem| problem.at.to_string()).collect();
+        places.sort();
+        let expected = [
+            "match.headers.a b",
+            "match.headers.x",
+            "match.listeners[0]",
+            "match.methods[1]",
+            "match.query.q.regex",
+        ];
+        assert_eq!(places, expected);
+        assert!(problems.iter().all(|problem| problem.hint.is_some()));
+    }
+
+    #[test]
+    fn guards_exclude_each_other_by_any_condition() {
+        for (a, b, excluded) in [
+            (r#"{}"#, r#"{}"#, false),
+            (r#"{"methods":["GET"]}"#, r#"{"methods":["POST"]}"#, true),
+            (r#"{"methods":["GET"]}"#, r#"{}"#, false),
+            (r#"{"headers":{"X-A":"1"}}"#, r#"{"headers":{"x-a":"2"}}"#, true),
+            (r#"{"headers":{"X-A":"1"}}"#, r#"{"headers":{"x-b":"2"}}"#, false),
+            (r#"{"query":{"a":"1"}}"#, r#"{"query":{"a":"2"}}"#, true),
+            (r#"{"cookies":{"a":"1"}}"#, r#"{"cookies":{"a":"2"}}"#, true),
+            (r#"{"listeners":["web"]}"#, r#"{"listeners":["inside"]}"#, true),
+            (r#"{"source":["10.0.0.0/8"]}"#, r#"{"source":["192.0.2.0/24"]}"#, true),
+            (r#"{"source":["10.0.0.0/8"]}"#, r#"{"source":["10.1.0.0/16"]}"#, false),
+            (r#"{"when":"true"}"#, r#"{"when":"false"}"#, false),
+        ] {
+            let (one, other) = (guard(a), guard(b));
+            assert_eq!((one.excludes(&other), other.excludes(&one)), (excluded, excluded), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn conditions_are_counted_and_printed() {
+        let guard = guard(
+            r#"{"methods":["GET"],"headers":{"X-A":"1"},"query":{"q":{"present":true}},"cookies":{"c":"1"},
+                "source":["10.0.0.0/8"],"listeners":["web"],"when":"true"}"#,
+        );
+        assert_eq!(guard.len(), 7);
+        let texts: Vec<_> = guard.parts().map(|part| part.to_string()).collect();
+        assert_eq!(
+            texts,
+            [
+                "listener web",
+                "source 10.0.0.0/8",
+                "header X-A: exact \"1\"",
+                "query q: present",
+                "cookie c: exact \"1\"",
+                "when true"
+            ]
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! What comes first: the order of the module above, as a key that sorts.
+//!
+//! Promise: the key is computed once, at load; afterwards an order is one number, the rank.
+
+use std::cmp::Reverse;
+
+use super::guard::Guard;
+use super::host::{Host, HostOrder};
+use super::path::{Form, Path, PathOrder};
+
+/// A route, compiled.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) name: Box<str>,
+    pub(super) hosts: Vec<Host>,
+    pub(super) path: Path,
+    pub(super) guard: Guard,
+    pub(super) priority: i32,
+    pub(super) expires: Option<u64>,
+}
+
+/// A route in an index: under one of its hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Candidate {
+    /// The less, the earlier; unique.
+    pub(super) rank: u32,
+    /// The position of the route.
+    pub(super) route: u32,
+}
+
+/// Where a route stands under one of its hosts. The fields are compared in this order.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) priority: Reverse<i32>,
+    pub(super) host: HostOrder,
+    pub(super) path: PathOrder,
+    pub(super) conditions: Reverse<usize>,
+    pub(super) written: usize,
+}
+
+impl Route {
+    /// Its key under `host`; it was written at position `written`.
+    pub(super) fn key(&self, host: &Host, written: usize) -> Key {
+        Key {
+            priority: Reverse(self.priority),
+            host: host.order(),
+            path: self.path.order(),
+            conditions: Reverse(self.conditions()),
+            written,
+        }
+    }
+
+    /// The number of conditions that counts for the order.
+    pub(super) fn conditions(&self) -> usize {
+        match self.path.form {
+            // nginx's order of appearance, whatever else is asked.
+            Form::LocationRegex(_) => 0,
+            _ => self.guard.len(),
+        }
+    }
+
+    /// Whether it matches no longer.
+    pub(super) fn expired(&self, now_unix: u64) -> bool {
+        self.expires.is_some_and(|expires| now_unix >= expires)
+    }
+}

@@ -1,0 +1,296 @@
+//! All templates and prefixes of a table, as one tree of segments.
+//!
+//! Promise: a lookup visits the nodes that match the path and no others: the cost grows with the depth of
+//! the path and with how many templates match it, not with how many there are. The one exception are
+//! parameters with text around them, which are tried one by one where they stand side by side.
+
+use std::collections::HashMap;
+
+use super::index::Visit;
+use super::order::Candidate;
+use super::path::{End, Template, first_segment};
+use super::segment::{Segment, Shape};
+
+/// Every host has its own root in it.
+#[derive(Debug, Default)]
+pub(super) struct Trie {
+    nodes: Vec<Node>,
+    /// A number for every literal segment, so that an edge is two numbers.
+    words: HashMap<Box<str>, u32>,
+    literals: HashMap<(u32, u32), u32>,
+    /// An enum has an edge for each of its texts; several enums may share a text.
+    enums: HashMap<(u32, u32), Vec<u32>>,
+    /// To find the node of an equal enum again while building.
+    by_texts: HashMap<(u32, Vec<Box<str>>), u32>,
+}
+
+/// A number of a node.
+pub(super) type NodeId = u32;
+
+#[derive(Debug)]
+struct Node {
+    /// The best rank at or below this node.
+    best: u32,
+    /// Whether it has edges in `literals` or `enums`.
+    worded: bool,
+    captures: Vec<(Shape, NodeId)>,
+    /// Routes whose template ends here; goes on with a tail; goes on with anything.
+    here: Vec<Candidate>,
+    tail: Vec<Candidate>,
+    prefix: Vec<Candidate>,
+}
+
+impl Trie {
+    /// A new root.
+    pub(super) fn root(&mut self) -> NodeId {
+        let node = Node {
+            best: u32::MAX,
+            worded: false,
+            captures: Vec::new(),
+            here: Vec::new(),
+            tail: Vec::new(),
+            prefix: Vec::new(),
+        };
+        self.nodes.push(node);
+        self.nodes.len() as u32 - 1
+    }
+
+    /// Adds a route. Candidates must come in the order of their ranks.
+    pub(super) fn add(&mut self, root: NodeId, template: &Template, candidate: Candidate) {
+        let mut at = root;
+        self.node(at).best = self.node(at).best.min(candidate.rank);
+        for segment in &template.segments {
+            if matches!(segment, Segment::Tail { .. }) {
+                break;
+            }
+            at = self.child(at, segment);
+            self.node(at).best = self.node(at).best.min(candidate.rank);
+        }
+        self.leaf_mut(at, template.end).push(candidate);
+    }
+
+    fn node(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id as usize]
+    }
+
+    fn leaf_mut(&mut self, id: NodeId, end: End) -> &mut Vec<Candidate> {
+        let node = self.node(id);
+        match end {
+            End::Here => &mut node.here,
+            End::Tail => &mut node.tail,
+            End::Prefix => &mut node.prefix,
+        }
+    }
+
+    fn child(&mut self, at: NodeId, segment: &Segment) -> NodeId {
+        match segment {
+            Segment::Literal(text) => {
+                let word = self.word(text);
+                if let Some(&child) = self.literals.get(&(at, word)) {
+                    return child;
+                }
+                let child = self.root();
+                self.literals.insert((at, word), child);
+                self.node(at).worded = true;
+                child
+            }
+            Segment::Enum { texts, .. } => self.enum_child(at, texts),
+            Segment::Capture { shape, .. } => {
+                if let Some((_, child)) = self.node(at).captures.iter().find(|(other, _)| other == shape) {
+                    return *child;
+                }
+                let child = self.root();
+                self.node(at).captures.push((shape.clone(), child));
+                child
+            }
+            // A tail is no edge: `add` stops before it.
+            Segment::Tail { .. } => at,
+        }
+    }
+
+    fn enum_child(&mut self, at: NodeId, texts: &[Box<str>]) -> NodeId {
+        let key = (at, texts.to_vec());
+        if let Some(&child) = self.by_texts.get(&key) {
+            return child;
+        }
+        let child = self.root();
+        for text in texts {
+            let word = self.word(text);
+            self.enums.entry((at, word)).or_default().push(child);
+        }
+        self.by_texts.insert(key, child);
+        self.node(at).worded = true;
+        child
+    }
+
+    fn word(&mut self, text: &str) -> u32 {
+        if let Some(&word) = self.words.get(text) {
+            return word;
+        }
+        let word = self.words.len() as u32;
+        self.words.insert(text.into(), word);
+        word
+    }
+
+    /// Shows every leaf that matches the path.
+    pub(super) fn walk(&self, root: NodeId, path: &str, visit: &mut impl Visit) {
+        match path.strip_prefix('/') {
+            Some(rest) => self.descend(root, Some(rest), visit),
+            // "*" and "": only the prefix of everything.
+            None => visit.leaf(&self.nodes[root as usize].prefix),
+        }
+    }
+
+    /// `rest` is what follows the slash after the segments so far; `None` when the path ended with them.
+    fn descend(&self, at: NodeId, rest: Option<&str>, visit: &mut impl Visit) {
+        let node = &self.nodes[at as usize];
+        if node.best >= visit.limit() {
+            return;
+        }
+        visit.leaf(&node.prefix);
+        let Some(rest) = rest else { return visit.leaf(&node.here) };
+        if !rest.is_empty() {
+            visit.leaf(&node.tail);
+        }
+        let (first, after) = first_segment(rest);
+        if node.worded
+            && let Some(&word) = self.words.get(first)
+        {
+            if let Some(&child) = self.literals.get(&(at, word)) {
+                self.descend(child, after, visit);
+            }
+            for &child in self.enums.get(&(at, word)).map_or(&[][..], Vec::as_slice) {
+                self.descend(child, after, visit);
+            }
+        }
+        for (shape, child) in &node.captures {
+            if shape.value(first).is_some() {
+                self.descend(*child, after, visit);
+            }
+        }
+    }
+
+    /// The candidates of every template that is as specific as this one and can match the same path.
+    pub(super) fn alike<'a>(&'a self, root: NodeId, template: &Template) -> Vec<&'a [Candidate]> {
+        let mut nodes = vec![root];
+        for segment in &template.segments {
+            let mut next: Vec<NodeId> =
+                nodes.iter().flat_map(|&at| self.alike_children(at, segment)).collect();
+            next.sort_unstable();
+            next.dedup();
+            nodes = next;
+        }
+        let leaves = nodes.iter().map(|&at| &self.nodes[at as usize]).map(|node| match template.end {
+            End::Here => &node.here[..],
+            End::Tail => &node.tail[..],
+            End::Prefix => &node.prefix[..],
+        });
+        leaves.filter(|leaf| !leaf.is_empty()).collect()
+    }
+
+    fn alike_children(&self, at: NodeId, segment: &Segment) -> Vec<NodeId> {
+        let word = |text: &str| self.words.get(text).copied();
+        match segment {
+            Segment::Literal(text) => {
+                word(text).and_then(|word| self.literals.get(&(at, word)).copied()).into_iter().collect()
+            }
+            Segment::Enum { texts, .. } => {
+                let children = texts.iter().filter_map(|text| self.enums.get(&(at, word(text)?)));
+                children.flatten().copied().collect()
+            }
+            Segment::Capture { shape, .. } => {
+                let around = |shape: &Shape| (shape.before.len() + shape.after.len(), shape.kind);
+                let same = |other: &Shape| around(other) == around(shape) && other.overlaps(shape);
+                let captures = &self.nodes[at as usize].captures;
+                captures.iter().filter(|(other, _)| same(other)).map(|(_, child)| *child).collect()
+            }
+            Segment::Tail { .. } => vec![at],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::{At, Problems};
+    use crate::route::Match;
+    use crate::route::path::{Form, Path};
+
+    struct All(Vec<u32>);
+
+    impl Visit for All {
+        fn limit(&self) -> u32 {
+            u32::MAX
+        }
+        fn leaf(&mut self, leaf: &[Candidate]) {
+            self.0.extend(leaf.iter().map(|candidate| candidate.route));
+        }
+        fn locations<'l>(&mut self, leaves: impl Iterator<Item = &'l [Candidate]>) {
+            leaves.for_each(|leaf| self.leaf(leaf));
+        }
+    }
+
+    fn template(text: &str) -> Template {
+        let from = Match { path: Some(text.to_owned()), ..Match::default() };
+        match Path::compile(&from, &At::root(), &mut Problems::new()).unwrap().form {
+            Form::Template(template) => template,
+            form => panic!("{text} is {form:?}"),
+        }
+    }
+
+    fn trie(texts: &[&str]) -> (Trie, NodeId) {
+        let mut trie = Trie::default();
+        let root = trie.root();
+        for (index, text) in texts.iter().enumerate() {
+            let candidate = Candidate { rank: index as u32, route: index as u32 };
+            trie.add(root, &template(text), candidate);
+        }
+        (trie, root)
+    }
+
+    #[test]
+    fn different_enums_and_names_live_side_by_side() {
+        let (trie, root) =
+            trie(&["/x/{k:a|b}", "/x/{kind:c|d}", "/x/{id:int}", "/x/{name}", "/x/{k:b|c}/y", "/{*rest}"]);
+        for (path, expected) in [
+            ("/x/a", &[0, 3, 5][..]),
+            ("/x/d", &[1, 3, 5]),
+            ("/x/7", &[2, 3, 5]),
+            ("/x/b/y", &[4, 5]),
+            ("/x/", &[5]),
+            ("/", &[]),
+        ] {
+            let mut all = All(Vec::new());
+            trie.walk(root, path, &mut all);
+            all.0.sort_unstable();
+            assert_eq!(all.0, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_templates_that_can_match_the_same_path_are_alike() {
+        let texts = [
+            "/x/{k:a|b}",
+            "/x/{k:b|c}",
+            "/x/{k:d|e}",
+            "/x/{id}",
+            "/x/{name}",
+            "/x/a{id}",
+            "/x/{id}b",
+            "/x/{id}c",
+        ];
+        let (trie, root) = trie(&texts);
+        let alike = |text: &str| {
+            let leaves = trie.alike(root, &template(text));
+            let mut routes: Vec<u32> =
+                leaves.iter().copied().flatten().map(|candidate| candidate.route).collect();
+            routes.sort_unstable();
+            routes
+        };
+        assert_eq!(alike(texts[0]), [0, 1]);
+        assert_eq!(alike(texts[2]), [2]);
+        assert_eq!(alike(texts[3]), [3, 4]);
+        assert_eq!(alike(texts[5]), [5, 6, 7]);
+        assert_eq!(alike(texts[6]), [5, 6]);
+    }
+}
