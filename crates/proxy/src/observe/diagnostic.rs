@@ -74,8 +74,7 @@ impl Diagnostics {
         clock: impl Fn() -> SystemTime + Send + Sync + 'static,
         out: impl Write + Send + 'static,
     ) -> Diagnostics {
-        let sink =
-            Sink { timestamp: Timestamp::new(Style::Rfc3339), line: Vec::new(), out: Box::new(out) };
+        let sink = Sink { timestamp: Timestamp::new(Style::Rfc3339), line: Vec::new(), out: Box::new(out) };
         Diagnostics(Arc::new(Inner { layout, least, clock: Box::new(clock), sink: Mutex::new(sink) }))
     }
 
@@ -239,7 +238,10 @@ mod tests {
     #[test]
     fn a_text_line_is_one_write_and_quotes_what_needs_it() {
         let (log, lines) = diagnostics(Layout::Text, Level::Info);
-        log.warn("endpoint is down", &[("endpoint", &"a:1"), ("after", &3), ("why", &"no \"route\""), ("x", &"")]);
+        log.warn(
+            "endpoint is down",
+            &[("endpoint", &"a:1"), ("after", &3), ("why", &"no \"route\""), ("x", &"")],
+        );
         assert_eq!(
             lines.take(),
             [

@@ -5,6 +5,6 @@
 //! another thread. Time is an argument everywhere.
 
 pub mod access_log;
-//DIAG
+pub mod diagnostic;
 pub mod metrics;
 pub mod timestamp;

@@ -23,6 +23,8 @@ pub use cells::{Counter, EndpointCells, Gauge, ListenerCells, RouteCells, Summar
 pub use exposition::{Exposition, Format, Kind, Value};
 use series::Series;
 
+use super::access_log::Counts;
+
 /// How many label sets of a kind (routes, upstreams, endpoints, listeners) are kept that no snapshot holds.
 pub const UNHELD_KEPT: usize = 1_000;
 
@@ -49,6 +51,7 @@ pub struct Registry {
     endpoints: Series<EndpointCells, 2>,
     listeners: Series<ListenerCells, 1>,
     reloads: Reloads,
+    access_log: Arc<Counts>,
     collectors: Mutex<Vec<Arc<dyn Collector>>>,
 }
 
@@ -72,6 +75,7 @@ impl Registry {
             endpoints: Series::new(workers, UNHELD_KEPT),
             listeners: Series::new(workers, UNHELD_KEPT),
             reloads: Reloads::default(),
+            access_log: Arc::default(),
             collectors: Mutex::new(Vec::new()),
         }
     }
@@ -97,7 +101,12 @@ impl Registry {
         self.listeners.get(worker, [listener])
     }
 
-    /// Adds a collector, for good.
+    /// What became of the access log's lines.
+    pub fn access_log(&self) -> Arc<Counts> {
+        self.access_log.clone()
+    }
+
+    /// Adds a collector, for good: for what lives as long as the process.
     pub fn register(&self, collector: Arc<dyn Collector>) {
         self.collectors.lock().unwrap_or_else(PoisonError::into_inner).push(collector);
     }

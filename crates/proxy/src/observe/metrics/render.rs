@@ -33,6 +33,17 @@ impl Registry {
         self.write_routes(out);
         self.write_upstreams(out);
         self.write_endpoints(out);
+        self.write_access_log(out);
+    }
+
+    fn write_access_log(&self, out: &mut Exposition) {
+        let counts = &self.access_log;
+        out.family("sluice_access_log_lines_total", "Lines written to the access log", Kind::Counter)
+            .sample(&[], counts.written.load(Relaxed));
+        let help = "Lines that were not written: too many were waiting, or writing failed";
+        let mut family = out.family("sluice_access_log_dropped_total", help, Kind::Counter);
+        family.sample(&[("reason", "overflow")], counts.overflowed.load(Relaxed));
+        family.sample(&[("reason", "write-failed")], counts.failed.load(Relaxed));
     }
 
     fn write_reloads(&self, out: &mut Exposition) {
