@@ -1,9 +1,11 @@
 //! The data plane: a request's whole life.
 //!
-//! Folders stand in the order in which a request meets them: `worker` (one thread, one runtime) ->
-//! `listener` -> `protocol` -> `pipeline` (one page: `handle`) -> `route` -> `filter` -> `action` ->
-//! `upstream`. Beside them: `config` (document, model), `snapshot` (what runs), `health`, `observe`,
-//! and the facts everything shares: `exchange`, `failure`, `facts`, `value`, `problem`, `world`.
+//! Files and folders in the order in which a request meets them: `gateway` (what all workers share, and the
+//! one way to change it) -> `worker` (one thread, one runtime) -> `listener` -> `protocol` -> `pipeline`
+//! (one page: [`handle`](pipeline::handle)) -> `route` -> `filter` -> `action` -> `upstream`.
+//!
+//! Beside them: `config` (text -> document -> model), `snapshot` (what runs), `health`, `observe`, and what
+//! they all share: `exchange`, `failure`, `facts`, `value`, `problem`, `world`.
 
 pub mod action;
 pub mod closest;
@@ -13,10 +15,21 @@ pub mod expression;
 pub mod facts;
 pub mod failure;
 pub mod filter;
+pub mod gateway;
+pub mod health;
+pub mod listener;
 pub mod observe;
 pub mod percent;
+pub mod pipeline;
 pub mod problem;
+pub mod protocol;
+pub mod relay;
+pub mod request_id;
 pub mod route;
+pub mod snapshot;
 pub mod template;
 pub mod upstream;
 pub mod value;
+pub mod wire;
+pub mod worker;
+pub mod world;

@@ -1,8 +1,258 @@
-//! Steps around a route's action; one file each. (Under construction.)
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+//! Steps around a route's action: one file each, one row each.
+//!
+//! Promise: filters run in the order written on the way in, and in reverse on the way out for exactly those
+//! that were entered: an answer that a filter, the action or a failure gave passes back through every filter
+//! whose `on_request` was called, whatever it returned. Calling a filter is one match on an enum: nothing is
+//! boxed, and a filter that does nothing in a phase costs nothing in it.
+//!
+//! To add one: a file in this folder with a type that is a [`Filter`], its `mod` line, and its row in the
+//! table below.
 
-/// A filter.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Config {}
+use std::fmt::Debug;
+use std::future::Future;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sluice_http::{Request, Response};
+
+use crate::exchange::Exchange;
+use crate::failure::Failure;
+use crate::problem::{At, Problems};
+
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod headers;
+pub mod query_edits;
+pub mod rewrite;
+
+/// A step around a route's action. Built once for a snapshot and shared by all workers; the futures stay on
+/// one worker and need not be `Send`.
+pub trait Filter: Debug + Send + Sync + Sized {
+    /// What people write under the filter's name. Its doc comments are the manual.
+    type Config: DeserializeOwned + Serialize + JsonSchema + Clone + Debug;
+
+    /// The key that names the filter in a document.
+    const NAME: &'static str;
+
+    /// Checks and compiles a configuration, which stands at `at`; `None` when it added problems.
+    fn build(config: &Self::Config, at: &At, problems: &mut Problems) -> Option<Self>;
+
+    /// Runs before the action. May change the request, answer in the action's place, or fail.
+    fn on_request(
+        &self,
+        _exchange: &mut Exchange,
+        _request: &mut Request,
+    ) -> impl Future<Output = Result<Flow, Failure>> {
+        std::future::ready(Ok(Flow::Continue))
+    }
+
+    /// Runs after the action, and also for answers the gateway made itself. May change the response or fail;
+    /// after a failure the filters that are left see the failure's answer.
+    fn on_response(
+        &self,
+        _exchange: &mut Exchange,
+        _response: &mut Response,
+    ) -> impl Future<Output = Result<(), Failure>> {
+        std::future::ready(Ok(()))
+    }
+}
+
+/// What happens after a filter's request phase.
+#[derive(Debug)]
+pub enum Flow {
+    /// The next filter, or the action.
+    Continue,
+    /// This answer, now; no further filter and no action runs.
+    Answer(Response),
+}
+
+/// The table of filters. The row `Headers => headers::Headers,` expands to
+///
+/// ```ignore
+/// pub enum Config { Headers(headers::Config) }            // { headers = { ... } } in a document
+/// pub enum Built { Headers(headers::Headers) }            // what runs
+/// impl Config { fn build(&self, ..) -> Option<Built> { match self { Config::Headers(config) => .. } } }
+/// impl Built { async fn on_request(&self, ..) { match self { Built::Headers(filter) => .. } } } // + on_response
+/// pub const NAMES: &[&str] = &["headers"];
+/// ```
+macro_rules! filters {
+    ($($(#[$doc:meta])* $name:ident => $filter:ty,)*) => {
+        /// A filter: one key, which names it, with its settings.
+        #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+        #[serde(rename_all = "snake_case", deny_unknown_fields)]
+        pub enum Config { $($(#[$doc])* $name(<$filter as Filter>::Config),)* }
+
+        /// A filter that is ready to run.
+        #[derive(Debug)]
+        pub enum Built { $($(#[$doc])* $name($filter),)* }
+
+        /// The names of all filters, in the order of the table.
+        pub const NAMES: &[&str] = &[$(<$filter as Filter>::NAME,)*];
+
+        impl Config {
+            /// Checks and compiles it. `at` is its place in the list: `routes[0].filters[1]`.
+            pub fn build(&self, at: &At, problems: &mut Problems) -> Option<Built> {
+                match self {
+                    $(Config::$name(config) => {
+                        <$filter>::build(config, &at.key(<$filter>::NAME), problems).map(Built::$name)
+                    })*
+                }
+            }
+        }
+
+        impl Built {
+            /// The key that names it in a document.
+            pub fn name(&self) -> &'static str {
+                match self { $(Built::$name(_) => <$filter>::NAME,)* }
+            }
+
+            async fn on_request(&self, exchange: &mut Exchange, request: &mut Request) -> Result<Flow, Failure> {
+                match self { $(Built::$name(filter) => filter.on_request(exchange, request).await,)* }
+            }
+
+            async fn on_response(&self, exchange: &mut Exchange, response: &mut Response) -> Result<(), Failure> {
+                match self { $(Built::$name(filter) => filter.on_response(exchange, response).await,)* }
+            }
+        }
+    };
+}
+
+filters! {
+    /// Edits the fields of requests and responses.
+    Headers => headers::Headers,
+    /// Changes the path and the query that the endpoint sees.
+    Rewrite => rewrite::Rewrite,
+}
+
+/// Builds a route's filters; `at` is the place of the list. `None` when a problem was added.
+pub fn build_all(configs: &[Config], at: &At, problems: &mut Problems) -> Option<Box<[Built]>> {
+    // All are built before the first `None` counts: every problem is shown at once.
+    let built: Vec<Option<Built>> =
+        configs.iter().enumerate().map(|(index, config)| config.build(&at.index(index), problems)).collect();
+    built.into_iter().collect()
+}
+
+/// How far the request phase came.
+#[derive(Debug)]
+pub struct Entered {
+    /// How many filters were entered: the number to give to [`response_phase`].
+    pub count: usize,
+    /// What the last of them said; `Continue` when the action is next.
+    pub flow: Result<Flow, Failure>,
+}
+
+/// Runs `on_request` of each filter in order, until one answers or fails.
+///
+/// Not cancel-safe: when it is dropped half-way, nobody knows how many were entered.
+pub async fn request_phase(filters: &[Built], exchange: &mut Exchange, request: &mut Request) -> Entered {
+    for (index, filter) in filters.iter().enumerate() {
+        match filter.on_request(exchange, request).await {
+            Ok(Flow::Continue) => {}
+            flow => return Entered { count: index + 1, flow },
+        }
+    }
+    Entered { count: filters.len(), flow: Ok(Flow::Continue) }
+}
+
+/// A filter's response phase failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted {
+    /// How.
+    pub failure: Failure,
+    /// How many entered filters have not seen a response yet: make the failure's answer and run
+    /// [`response_phase`] over it with this number.
+    pub left: usize,
+}
+
+/// Runs `on_response` in reverse order of the first `entered` filters.
+pub async fn response_phase(
+    filters: &[Built],
+    entered: usize,
+    exchange: &mut Exchange,
+    response: &mut Response,
+) -> Result<(), Interrupted> {
+    for (left, filter) in filters.iter().enumerate().take(entered).rev() {
+        filter.on_response(exchange, response).await.map_err(|failure| Interrupted { failure, left })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(toml: &str) -> Box<[Built]> {
+        #[derive(Deserialize)]
+        struct Holder {
+            filters: Vec<Config>,
+        }
+        let holder: Holder = toml_edit::de::from_str(toml).unwrap();
+        let mut problems = Problems::new();
+        let built = build_all(&holder.filters, &At::root().key("filters"), &mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+        built.unwrap()
+    }
+
+    #[test]
+    fn every_row_is_known_by_its_name() {
+        let schema = serde_json::to_string(&schemars::schema_for!(Config)).unwrap();
+        for name in NAMES {
+            assert!(schema.contains(&format!("\"required\":[\"{name}\"]")), "{name} in {schema}");
+        }
+        let built = chain("filters = [{ headers = {} }, { rewrite = { strip_prefix = '/a' } }]");
+        assert_eq!(built.iter().map(Built::name).collect::<Vec<_>>(), NAMES);
+    }
+
+    #[test]
+    fn an_unknown_filter_or_key_is_refused() {
+        for text in [r#"{"nope": {}}"#, r#"{"headers": {"reqest": {}}}"#, r#"{"headers": {}, "rewrite": {}}"#]
+        {
+            assert!(serde_json::from_str::<Config>(text).is_err(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_pass_in_order_and_responses_in_reverse() {
+        let filters = chain(
+            "filters = [
+               { headers = { request = { add = { x-way = 'in-1' } }, response = { add = { x-way = 'out-1' } } } },
+               { headers = { request = { add = { x-way = 'in-2' } }, response = { add = { x-way = 'out-2' } } } },
+             ]",
+        );
+        let mut exchange = fixture::exchange("/");
+        let mut request = fixture::request("GET", "/");
+        let mut response = fixture::response(200);
+        let entered = request_phase(&filters, &mut exchange, &mut request).await;
+        assert!(entered.count == 2 && matches!(entered.flow, Ok(Flow::Continue)), "{entered:?}");
+        response_phase(&filters, entered.count, &mut exchange, &mut response).await.unwrap();
+        assert_eq!(fixture::values(&request.head.fields, "x-way"), ["in-1", "in-2"]);
+        assert_eq!(fixture::values(&response.head.fields, "x-way"), ["out-2", "out-1"]);
+    }
+
+    #[tokio::test]
+    async fn only_entered_filters_see_the_response_and_the_failing_one_counts() {
+        let filters = chain(
+            "filters = [
+               { headers = { response = { add = { x-way = 'out-1' } } } },
+               { rewrite = { path = '/{header.x-to}' } },
+               { headers = { request = { set = { x-late = '1' } }, response = { add = { x-way = 'out-3' } } } },
+             ]",
+        );
+        let mut exchange = fixture::exchange("/");
+        let mut request = fixture::request("GET", "/");
+        request.head.fields.append(&fixture::name("x-to"), b"..");
+        let entered = request_phase(&filters, &mut exchange, &mut request).await;
+        assert!(entered.count == 2 && matches!(entered.flow, Err(Failure::BadRequest)), "{entered:?}");
+        assert!(fixture::values(&request.head.fields, "x-late").is_empty());
+        let mut response = fixture::response(400);
+        response_phase(&filters, entered.count, &mut exchange, &mut response).await.unwrap();
+        assert_eq!(fixture::values(&response.head.fields, "x-way"), ["out-1"]);
+    }
+
+    #[test]
+    fn built_filters_are_shared_between_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Built>();
+    }
+}

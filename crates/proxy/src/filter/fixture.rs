@@ -1,0 +1,53 @@
+//! Plain values that tests of filters and actions run on.
+
+use std::time::Instant;
+
+use sluice_http::{Body, FieldName, Fields, Request, RequestHead, Response, ResponseHead};
+
+use crate::exchange::{Client, Exchange, Outcome, Phases};
+use crate::facts::{Params, Scheme};
+
+/// An exchange of route "shop" from 192.0.2.7:4711 with request id "r-1" and this normalised path.
+#[allow(clippy::disallowed_methods, reason = "an Instant can only be made from the clock; no test reads it")]
+pub(crate) fn exchange(path: &str) -> Exchange {
+    let peer = "192.0.2.7:4711".parse().unwrap();
+    Exchange {
+        client: Client { peer, address: peer.ip(), scheme: Scheme::Http, listener: "web".into() },
+        request_id: "r-1".to_owned(),
+        started: Instant::now(),
+        path: path.to_owned(),
+        route: "shop".into(),
+        params: Params::default(),
+        upstream: "".into(),
+        endpoint: "".into(),
+        attempts: 0,
+        phases: Phases::default(),
+        outcome: Outcome::Completed,
+        status: 0,
+        received: 0,
+        sent: 0,
+        allow: String::new(),
+    }
+}
+
+/// A request for host "shop.example" without a body.
+pub(crate) fn request(method: &str, target: &str) -> Request {
+    let mut head = RequestHead::new(method, target);
+    head.fields.append(sluice_http::NameId::Host, b"shop.example");
+    Request { head, body: Body::Empty }
+}
+
+/// A response without fields and body.
+pub(crate) fn response(status: u16) -> Response {
+    Response { head: ResponseHead::new(status), body: Body::Empty }
+}
+
+/// A checked field name.
+pub(crate) fn name(text: &str) -> FieldName {
+    FieldName::new(text).unwrap()
+}
+
+/// The values of all field lines of a name.
+pub(crate) fn values(fields: &Fields, of: &str) -> Vec<String> {
+    fields.get_all(&name(of)).map(|value| String::from_utf8_lossy(value).into_owned()).collect()
+}

@@ -1,0 +1,275 @@
+//! The answer to a failure: problem+json for programs, a short page for people, a status for gRPC.
+//!
+//! Promise: it holds the failure's code and public sentence and the request id, and nothing else that we
+//! know; whoever has one of them finds the log line.
+
+use bytes::Bytes;
+use serde::Serialize;
+use sluice_http::{Body, NameId, RequestHead, Response, ResponseHead, reason_of};
+
+use super::forwarded::PSEUDONYM;
+use crate::exchange::Exchange;
+use crate::failure::{Failure, Row};
+
+/// In which form the client reads answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// RFC 9457.
+    #[default]
+    ProblemJson,
+    /// A page, for clients that like HTML better than JSON: browsers.
+    Html,
+    /// A gRPC status, in a head without a body (Trailers-Only).
+    Grpc,
+}
+
+impl Form {
+    /// The form that suits a request. To be asked before its head is given away.
+    pub fn of(head: &RequestHead) -> Form {
+        let content_type = head.fields.get(NameId::ContentType).unwrap_or(b"");
+        if let Some((b"application/grpc", rest)) = content_type.split_at_checked("application/grpc".len())
+            && matches!(rest.first(), None | Some(b'+' | b';'))
+        {
+            return Form::Grpc;
+        }
+        let mut likes = Likes::default();
+        for line in head.fields.get_all(NameId::Accept).filter_map(|line| std::str::from_utf8(line).ok()) {
+            line.split(',').for_each(|range| likes.read(range));
+        }
+        match likes.html > likes.json {
+            true => Form::Html,
+            false => Form::ProblemJson,
+        }
+    }
+}
+
+/// How much a client likes HTML, named, and JSON, named or as one of all (RFC 9110 section 12.5.1), in
+/// thousandths.
+#[derive(Default)]
+struct Likes {
+    html: u16,
+    json: u16,
+}
+
+impl Likes {
+    fn read(&mut self, range: &str) {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or("");
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+        let thousandths = weight.map_or(1000, |text| text.parse::<f32>().map_or(0, |q| (q * 1000.0) as u16));
+        let is = |name: &str| kind.eq_ignore_ascii_case(name);
+        if is("text/html") || is("application/xhtml+xml") {
+            self.html = self.html.max(thousandths);
+        } else if is("*/*") || is("application/*") || is("application/json") || is("application/problem+json")
+        {
+            self.json = self.json.max(thousandths);
+        }
+    }
+}
+
+/// The answer to a failure. The caller closes the client's connection where the failure's row says so.
+pub fn answer(failure: Failure, exchange: &Exchange, form: Form) -> Response {
+    let row = failure.row();
+    let mut head = ResponseHead::new(if form == Form::Grpc { 200 } else { row.status });
+    let body = match form {
+        Form::ProblemJson => {
+            head.fields.append(NameId::ContentType, b"application/problem+json");
+            problem(row, exchange)
+        }
+        Form::Html => {
+            head.fields.append(NameId::ContentType, b"text/html; charset=utf-8");
+            page(row, exchange)
+        }
+        Form::Grpc => {
+            head.fields.append(NameId::ContentType, b"application/grpc");
+            head.fields.append(NameId::GrpcStatus, row.grpc.to_string().as_bytes());
+            // The sentences are plain ASCII without "%": nothing in them needs gRPC's percent-encoding.
+            head.fields.append(NameId::GrpcMessage, row.public.as_bytes());
+            Vec::new()
+        }
+    };
+    append_fields(failure, row, exchange, &mut head);
+    let body = if body.is_empty() { Body::Empty } else { Body::Full(Bytes::from(body)) };
+    Response { head, body }
+}
+
+fn append_fields(failure: Failure, row: &Row, exchange: &Exchange, head: &mut ResponseHead) {
+    let fields = &mut head.fields;
+    fields.append(NameId::CacheControl, b"no-store");
+    // RFC 9209 section 2: our name, and parameters of a structured field.
+    let mut status = String::with_capacity(80);
+    status.push_str(PSEUDONYM);
+    if !row.proxy_status.is_empty() {
+        status.push_str("; error=");
+        status.push_str(row.proxy_status);
+    }
+    status.push_str("; details=\"");
+    status.push_str(row.code);
+    status.push('"');
+    fields.append(NameId::ProxyStatus, status.as_bytes());
+    if !exchange.request_id.is_empty() {
+        fields.append(NameId::XRequestId, exchange.request_id.as_bytes());
+    }
+    match failure {
+        // It must be there, even when it is empty (RFC 9110 section 15.5.6).
+        Failure::MethodNotAllowed => fields.append(NameId::Allow, exchange.allow.as_bytes()),
+        Failure::Overloaded | Failure::RateLimited | Failure::Draining => {
+            fields.append(NameId::RetryAfter, b"1");
+        }
+        _ => {}
+    }
+}
+
+/// RFC 9457 section 3.1, and our code.
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    instance: &'a str,
+    code: &'a str,
+}
+
+fn problem(row: &Row, exchange: &Exchange) -> Vec<u8> {
+    let problem = Problem {
+        // "about:blank": the status says what kind of problem it is, and the title is its phrase.
+        r#type: "about:blank",
+        title: title(row),
+        status: row.status,
+        detail: row.public,
+        instance: &exchange.request_id,
+        code: row.code,
+    };
+    // Strings and a number always serialise.
+    serde_json::to_vec(&problem).unwrap_or_default()
+}
+
+fn title(row: &Row) -> &'static str {
+    match reason_of(row.status) {
+        "" => row.code,
+        reason => reason,
+    }
+}
+
+fn page(row: &Row, exchange: &Exchange) -> Vec<u8> {
+    let id: String = exchange.request_id.chars().filter(|c| !matches!(c, '<' | '>' | '&' | '"')).collect();
+    let (status, title, sentence, code) = (row.status, title(row), row.public, row.code);
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status} {title}</title></head>\n\
+         <body><h1>{status} {title}</h1><p>{sentence}</p><p>{code} <small>{id}</small></p></body></html>\n"
+    )
+    .into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::fixture;
+
+    fn form(fields: &[(NameId, &str)]) -> Form {
+        let mut head = fixture::request("GET", "/").head;
+        for (name, value) in fields {
+            head.fields.append(*name, value.as_bytes());
+        }
+        Form::of(&head)
+    }
+
+    fn body(response: &Response) -> &str {
+        match &response.body {
+            Body::Full(bytes) => std::str::from_utf8(bytes).unwrap(),
+            _ => "",
+        }
+    }
+
+    #[test]
+    fn the_form_follows_accept_and_content_type() {
+        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8";
+        for (accept, expected) in [
+            ("*/*", Form::ProblemJson),
+            ("text/html", Form::Html),
+            (browser, Form::Html),
+            ("text/html, application/json", Form::ProblemJson),
+            ("text/html;q=0.5, */*", Form::ProblemJson),
+            ("text/html;q=0", Form::ProblemJson),
+            ("text/html;q=x", Form::ProblemJson),
+            ("text/plain", Form::ProblemJson),
+        ] {
+            assert_eq!(form(&[(NameId::Accept, accept)]), expected, "{accept}");
+        }
+        assert_eq!(form(&[]), Form::ProblemJson);
+        for (content_type, expected) in [
+            ("application/grpc", Form::Grpc),
+            ("application/grpc+proto", Form::Grpc),
+            ("application/grpc-web", Form::ProblemJson),
+        ] {
+            assert_eq!(form(&[(NameId::ContentType, content_type)]), expected, "{content_type}");
+        }
+    }
+
+    #[test]
+    fn problem_json_has_code_sentence_and_request_id() {
+        let response = answer(Failure::NoEndpoint, &fixture::exchange("/"), Form::ProblemJson);
+        assert_eq!(response.head.status, 503);
+        assert_eq!(
+            body(&response),
+            r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"The service is not available.","instance":"r-1","code":"no-endpoint"}"#
+        );
+        for (name, expected) in [
+            ("Content-Type", "application/problem+json"),
+            ("Cache-Control", "no-store"),
+            ("Proxy-Status", "sluice; error=destination_unavailable; details=\"no-endpoint\""),
+            ("X-Request-Id", "r-1"),
+        ] {
+            assert_eq!(fixture::values(&response.head.fields, name), [expected], "{name}");
+        }
+    }
+
+    #[test]
+    fn allow_and_retry_after_stand_where_they_belong() {
+        let mut exchange = fixture::exchange("/");
+        exchange.allow = "GET, HEAD".to_owned();
+        for &failure in Failure::ALL {
+            let fields = answer(failure, &exchange, Form::ProblemJson).head.fields;
+            assert_eq!(fields.contains(NameId::Allow), failure == Failure::MethodNotAllowed, "{failure:?}");
+            let wait = matches!(failure, Failure::Overloaded | Failure::RateLimited | Failure::Draining);
+            assert_eq!(fields.contains(NameId::RetryAfter), wait, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn no_form_of_any_failure_shows_internal_text() {
+        for &failure in Failure::ALL {
+            let row = failure.row();
+            assert!(row.public.bytes().all(|byte| byte.is_ascii() && byte != b'%'), "{}", row.code);
+            for form in [Form::ProblemJson, Form::Html, Form::Grpc] {
+                let response = answer(failure, &fixture::exchange("/"), form);
+                let shown: Vec<&[u8]> = response.head.fields.iter().map(|(_, _, value)| value).collect();
+                let shown = format!("{} {}", String::from_utf8_lossy(&shown.join(&b'\n')), body(&response));
+                assert!(shown.contains(row.code) && shown.contains(row.public), "{shown}");
+                assert!(!shown.contains(row.private), "{shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn grpc_gets_a_status_in_a_head_without_body() {
+        let response = answer(Failure::UpstreamTimeout, &fixture::exchange("/"), Form::Grpc);
+        assert!(response.head.status == 200 && response.body.is_empty());
+        assert_eq!(fixture::values(&response.head.fields, "grpc-status"), ["4"]);
+        assert_eq!(
+            fixture::values(&response.head.fields, "grpc-message"),
+            ["The service did not answer in time."]
+        );
+    }
+
+    #[test]
+    fn a_page_cannot_be_written_into() {
+        let mut exchange = fixture::exchange("/");
+        exchange.request_id = "<script>".to_owned();
+        let response = answer(Failure::Internal, &exchange, Form::Html);
+        assert!(
+            !body(&response).contains("<script") && body(&response).contains("500 Internal Server Error")
+        );
+    }
+}
