@@ -52,7 +52,7 @@ impl Walk<'_> {
             let hint = format!("write a table with the key `{text}`");
             self.add(&node.span.clone(), format!("`{text}` needs settings"), Some(hint));
         } else {
-            self.unknown_value(&named, node);
+            self.unknown_value(options, node);
         }
     }
 
@@ -63,13 +63,12 @@ impl Walk<'_> {
         let names_tag = entries.iter().any(|(key, _)| self.tag(&tagged, key).is_some());
         if !tagged.is_empty() && (plain.is_empty() || names_tag) {
             self.tagged(options, &tagged, node);
-        } else if let Some(one) = self.inside_tag(&plain, node) {
-            match one {
-                Ok(one) => self.check(one, node),
-                Err(Refused) => {}
-            }
         } else {
-            self.trial(&plain, node);
+            match self.inside_tag(&plain, node) {
+                Named::One(one) => self.check(one, node),
+                Named::Wrong => {}
+                Named::Nothing => self.trial(&plain, node),
+            }
         }
     }
 
@@ -85,6 +84,9 @@ impl Walk<'_> {
         let names: Vec<&str> =
             tagged.iter().filter_map(|id| shapes.get(*id).tag()).map(|(name, _)| name).collect();
         let span = node.span.clone();
+        let constants = options.iter().flat_map(|id| &shapes.get(*id).constants);
+        let bare: Vec<&str> = constants.filter_map(serde_json::Value::as_str).collect();
+        let all: Vec<&str> = names.iter().chain(&bare).copied().collect();
         let Value::Table(entries) = &mut node.value else { return };
         if entries.is_empty() {
             match names.as_slice() {
@@ -106,26 +108,23 @@ impl Walk<'_> {
             self.add(&second, message, Some(hint));
         }
         for (key, item) in entries {
-            let constants = options.iter().flat_map(|id| &shapes.get(*id).constants);
-            let bare = constants.into_iter().any(|constant| constant.as_str() == Some(&key.text));
             match self.tag(tagged, key) {
                 Some(id) => self.under(key, id, item),
-                None if bare => {
+                None if bare.contains(&key.text.as_str()) => {
                     let hint = format!("write \"{}\" in the place of the table", key.text);
                     self.add(&key.span, format!("`{}` takes no settings", key.text), Some(hint));
                 }
                 None => {
-                    self.unknown_key(key, &names, &names);
+                    self.unknown_key(key, &all, &names);
                 }
             }
         }
     }
 
-    /// The alternative that a key inside names: `{ kind = "cors", ... }`. `None` when no key tells them
-    /// apart.
-    fn inside_tag(&mut self, plain: &[ShapeId], node: &Node) -> Option<Result<ShapeId, Refused>> {
+    /// The alternative that a key inside names: `{ kind = "cors", ... }`.
+    fn inside_tag(&mut self, plain: &[ShapeId], node: &Node) -> Named {
         let shapes = self.shapes;
-        let (first, _) = plain.split_first().filter(|(_, rest)| !rest.is_empty())?;
+        let [first, _, ..] = plain else { return Named::Nothing };
         let constants = |id: ShapeId, name: &str| {
             let property = shapes.get(id).properties.get(name)?;
             let required = shapes.get(id).required.iter().any(|required| required == name);
@@ -133,10 +132,10 @@ impl Walk<'_> {
             (required && !constants.is_empty()).then_some(constants)
         };
         let tells = |name: &&String| plain.iter().all(|id| constants(*id, name).is_some());
-        let name = shapes.get(*first).names.iter().find(tells)?;
+        let Some(name) = shapes.get(*first).names.iter().find(tells) else { return Named::Nothing };
         let Some(value) = node.get(name) else {
             self.add(&node.span, format!("missing key `{name}`"), None);
-            return Some(Err(Refused));
+            return Named::Wrong;
         };
         let json = value.to_json();
         let named = plain.iter().find(|id| constants(**id, name).is_some_and(|all| all.contains(&json)));
@@ -147,7 +146,7 @@ impl Walk<'_> {
             self.unknown_value(&properties, value);
             self.path.pop();
         }
-        Some(named.copied().ok_or(Refused))
+        named.map_or(Named::Wrong, |one| Named::One(*one))
     }
 
     /// The alternative with the fewest problems.
@@ -178,5 +177,12 @@ impl Walk<'_> {
     }
 }
 
-/// No alternative was named; there is a problem about that already.
-struct Refused;
+/// What a key inside a table says about the alternative that is meant.
+enum Named {
+    /// This one.
+    One(ShapeId),
+    /// One that there is not; there is a problem about that already.
+    Wrong,
+    /// Nothing: no key tells the alternatives apart.
+    Nothing,
+}

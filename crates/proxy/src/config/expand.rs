@@ -222,3 +222,44 @@ fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_has_variables_and_files() {
+        let system = SystemEnvironment { folder: PathBuf::from(env!("CARGO_MANIFEST_DIR")) };
+        // Cargo sets it for every test.
+        assert_eq!(system.var("CARGO_MANIFEST_DIR").as_deref(), Some(env!("CARGO_MANIFEST_DIR")));
+        assert_eq!(system.var("A_VARIABLE_THAT_NOBODY_SETS"), None);
+        assert!(system.file("Cargo.toml").is_ok_and(|text| text.contains("sluice-proxy")));
+        assert!(system.file("no/such/file").is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_without_end_is_refused() {
+        let system = SystemEnvironment { folder: PathBuf::new() };
+        assert!(system.file("/dev/zero").is_err_and(|error| error.kind() == io::ErrorKind::FileTooLarge));
+    }
+
+    #[test]
+    fn a_text_splits_at_its_references() {
+        let split = |text: &str| -> Vec<String> {
+            pieces(text)
+                .map(|piece| match piece {
+                    Piece::Text(text) => text.to_owned(),
+                    Piece::Reference(inside, part) => format!("<{inside}@{}..{}>", part.start, part.end),
+                    Piece::Open(part) => format!("!{}..{}", part.start, part.end),
+                })
+                .collect()
+        };
+        assert_eq!(split("${A}"), ["<A@0..4>"]);
+        assert_eq!(split("a${A}b${B:-x}"), ["a", "<A@1..5>", "b", "<B:-x@6..13>"]);
+        assert_eq!(split("a$${A}$").concat(), "a${A}$");
+        assert_eq!(split("$1 {b} $").concat(), "$1 {b} $");
+        assert_eq!(split("é${A"), ["é", "!2..4"]);
+        assert!(split("").is_empty());
+    }
+}

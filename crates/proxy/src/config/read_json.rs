@@ -33,7 +33,17 @@ fn syntax(source: &Source, error: &serde_json::Error) -> Finding {
     let length = source.text[at..].chars().next().map_or(0, char::len_utf8);
     let message = error.to_string();
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
-    Finding::new(At::root(), at..at + length, message)
+    let finding = Finding::new(At::root(), at..at + length, message);
+    let (before, after) = source.text.split_at(at);
+    if source.text.trim().is_empty() {
+        finding.hint("an empty document is `{}`")
+    } else if before.trim_end().ends_with(',') && after.starts_with(['}', ']']) {
+        finding.hint("remove the comma before it")
+    } else if after.starts_with(['/', '#']) {
+        finding.hint("JSON has no comments; TOML and YAML have")
+    } else {
+        finding
+    }
 }
 
 struct Reader<'a> {

@@ -97,6 +97,14 @@ struct Excerpt {
 impl Excerpt {
     /// The part of `line` around its bytes `from..to`.
     fn of(line: &str, from: usize, to: usize) -> Excerpt {
+        // Of a very long line only what can be shown is looked at.
+        let mut near = 0;
+        let begin = line[..from.min(line.len())].char_indices().rev().find_map(|(at, c)| {
+            near += show(c).1;
+            (near > WIDEST).then_some(at)
+        });
+        let begin = begin.unwrap_or(0);
+        let (line, from, to) = (&line[begin..], from.saturating_sub(begin), to.saturating_sub(begin));
         // Every character as shown: what it becomes, and the columns it starts and ends at.
         let mut shown: Vec<(String, usize, usize)> = Vec::new();
         let (mut column, mut first, mut last) = (0, None, 0);
@@ -110,7 +118,6 @@ impl Excerpt {
             if at < to {
                 last = column;
             }
-            // The rest of a very long line is not looked at.
             if first.is_some_and(|first| column > first + WIDEST) {
                 break;
             }
@@ -123,7 +130,7 @@ impl Excerpt {
         let skipped = shown.iter().find(|(_, start, _)| *start >= left).map_or(left, |(_, start, _)| *start);
         let mut text: String = part.map(|(text, ..)| text.as_str()).collect();
         let mut indent = first.saturating_sub(skipped);
-        if left > 0 {
+        if left > 0 || begin > 0 {
             text.insert(0, '…');
             indent += 1;
         }
@@ -156,9 +163,9 @@ fn is_unsafe(c: char) -> bool {
 fn tame(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
         if is_unsafe(c) {
-            out.extend(c.escape_default())
+            out.extend(c.escape_default());
         } else {
-            out.push(c)
+            out.push(c);
         }
         out
     })

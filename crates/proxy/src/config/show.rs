@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde_json::Value as Json;
 
-use super::source::Format;
+use super::Loaded;
+use super::source::{Format, Source};
+use super::tree::{Node, Value};
 
 /// Why a document cannot be written.
 #[derive(Debug)]
@@ -28,7 +30,45 @@ pub fn show<T: serde::Serialize>(document: &T, format: Format) -> Result<String,
     write(&json, format)
 }
 
-pub(super) fn write(json: &Json, format: Format) -> Result<String, ShowError> {
+impl<T: serde::Serialize> Loaded<T> {
+    /// Writes the document in a language, with `${file:...}` where the source has it: secrets stay in their
+    /// files.
+    ///
+    /// # Errors
+    /// As [`show`].
+    pub fn show(&self, format: Format) -> Result<String, ShowError> {
+        let mut json = serde_json::to_value(&self.document).map_err(|error| ShowError(error.to_string()))?;
+        prune(&mut json);
+        conceal(&mut json, &self.tree, &self.source);
+        write(&json, format)
+    }
+}
+
+/// Puts the written text back where a value came from a file.
+fn conceal(json: &mut Json, node: &Node, source: &Source) {
+    if node.is_secret() {
+        let written = source.slice(&node.span);
+        *json = written.trim_matches(['"', '\'']).trim().into();
+        return;
+    }
+    match (json, &node.value) {
+        (Json::Object(entries), Value::Table(nodes)) => {
+            for (key, node) in nodes {
+                if let Some(json) = entries.get_mut(&key.text) {
+                    conceal(json, node, source);
+                }
+            }
+        }
+        (Json::Array(items), Value::Array(nodes)) => {
+            for (json, node) in items.iter_mut().zip(nodes) {
+                conceal(json, node, source);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn write(json: &Json, format: Format) -> Result<String, ShowError> {
     match format {
         Format::Toml => toml_edit::ser::to_string_pretty(json).map_err(|error| ShowError(error.to_string())),
         Format::Yaml => serde_saphyr::to_string(json).map_err(|error| ShowError(error.to_string())),

@@ -3,6 +3,7 @@
 //! Promise: a position is a line and a column as an editor counts them (from 1, columns in characters);
 //! bytes that are not text become a problem with a place, never a panic.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::path::Path;
 
@@ -98,13 +99,15 @@ impl Source {
 pub(crate) struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,
+    /// A byte and its column, already counted: the next place asked for is mostly further on in its line.
+    counted: Cell<(usize, usize)>,
 }
 
 impl<'a> Lines<'a> {
     pub(crate) fn of(source: &'a Source) -> Lines<'a> {
         let text = source.text.as_str();
         let starts = std::iter::once(0).chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1));
-        Lines { text, starts: starts.collect() }
+        Lines { text, starts: starts.collect(), counted: Cell::new((0, 1)) }
     }
 
     /// The position of a byte; past the end counts as the end.
@@ -112,7 +115,13 @@ impl<'a> Lines<'a> {
         let offset = self.text.floor_char_boundary(offset.min(self.text.len()));
         let line = self.starts.partition_point(|start| *start <= offset);
         let start = self.starts[line - 1];
-        Position { line, column: self.text[start..offset].chars().count() + 1 }
+        let (from, column) = match self.counted.get() {
+            counted if (start..=offset).contains(&counted.0) => counted,
+            _ => (start, 1),
+        };
+        let column = column + self.text[from..offset].chars().count();
+        self.counted.set((offset, column));
+        Position { line, column }
     }
 
     /// The byte range of a line (from 1) without its line ending.

@@ -193,12 +193,15 @@ impl Walk<'_> {
         meant
     }
 
-    /// Notes a value that is none of the constants of `options`.
+    /// Notes a value that is none of the constants of `options`, nor names one of their tables.
     pub(super) fn unknown_value(&mut self, options: &[ShapeId], node: &Node) {
-        let constants = options.iter().flat_map(|id| &self.shapes.get(*id).constants);
-        let allowed: Vec<String> = constants
-            .map(|constant| constant.as_str().map_or_else(|| constant.to_string(), str::to_owned))
-            .collect();
+        let text = |constant: &serde_json::Value| {
+            constant.as_str().map_or_else(|| constant.to_string(), str::to_owned)
+        };
+        let shapes = options.iter().map(|id| self.shapes.get(*id));
+        let constants = shapes.clone().flat_map(|shape| &shape.constants).map(text);
+        let tags = shapes.filter_map(Shape::tag).map(|(tag, _)| tag.to_owned());
+        let allowed: Vec<String> = constants.chain(tags).collect();
         let allowed: Vec<&str> = allowed.iter().map(String::as_str).collect();
         let (message, meant) = match &node.value {
             Value::String(text) if !node.is_secret() => {
@@ -217,8 +220,9 @@ impl Walk<'_> {
     pub(super) fn wrong_kind(&mut self, kinds: Kinds, options: &[ShapeId], node: &Node) {
         let expected = kinds.words();
         if let (Origin::Whole(_), Value::String(text)) = (node.origin, &node.value) {
-            let message = format!("expected {expected}, found the text {}", shown(node, text));
-            self.add(&node.span, message, None);
+            let text =
+                if node.is_secret() { shown(node, text) } else { format!("the text {}", shown(node, text)) };
+            self.add(&node.span, format!("expected {expected}, found {text}"), None);
             return;
         }
         let found = match Kinds::of(node) {
@@ -238,17 +242,22 @@ impl Walk<'_> {
                 return Some(format!("write {text} without quotes"));
             }
             if kinds.has(Kinds::BOOL) && matches!(text.as_str(), "yes" | "on" | "no" | "off") {
-                return Some("write true or false, without quotes".to_owned());
+                return Some("write true or false".to_owned());
             }
         }
         let items = options.iter().filter_map(|id| self.shapes.get(*id).items);
         if items.into_iter().any(|items| self.shapes.kinds(items).has(Kinds::of(node))) {
-            return Some("write it in brackets: `[...]`".to_owned());
+            return Some("write it as a list: `[...]`".to_owned());
         }
         if let Value::String(text) = &node.value
             && options.iter().any(|id| self.shapes.get(*id).tag().is_some_and(|(tag, _)| tag == text))
         {
             return Some(format!("`{text}` is a key here: write a table with it"));
+        }
+        let constants = options.iter().flat_map(|id| &self.shapes.get(*id).constants);
+        let constants: Vec<&str> = constants.filter_map(serde_json::Value::as_str).collect();
+        if !constants.is_empty() {
+            return Some(format!("allowed here: {}", suggest::list(constants)));
         }
         let mut examples = options.iter().filter_map(|id| self.shapes.get(*id).example.as_ref());
         examples.next().map(|example| format!("for example {example}"))
