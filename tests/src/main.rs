@@ -1,3 +1,27 @@
-//! End-to-end tests.
+//! End-to-end tests: one binary, because linking is the slow part.
+//!
+//! Promise: they see the program as its users do (command line, sockets, signals) and none of its crates;
+//! port 0 and loopback only; no sleeping, only waiting with a deadline.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "test code: a failed set-up must fail the test, and tasks here are the test's own"
+)]
 
-fn main() {}
+#[cfg(feature = "gateway")]
+mod command_line;
+#[cfg(feature = "gateway")]
+mod documents;
+#[cfg(feature = "gateway")]
+mod examples;
+#[cfg(feature = "gateway")]
+mod forward;
+#[cfg(feature = "gateway")]
+mod http;
+#[cfg(feature = "gateway")]
+mod malformed;
+#[cfg(feature = "gateway")]
+mod reload;
+#[cfg(feature = "gateway")]
+mod smoke;
+mod tidy;

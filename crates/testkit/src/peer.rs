@@ -1,0 +1,106 @@
+//! Real servers beside the gateway: nginx, HAProxy, Python's http.server, from Debian's packages.
+//!
+//! They run on free loopback ports from documents of their own and are killed, by their own id, when
+//! dropped. Tests that need one live in modules called `with_peers`, so that `cargo xtask test
+//! --without-peers` can leave them out and count them.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+use crate::deadline::eventually;
+use crate::scratch::Scratch;
+
+/// A running server.
+#[derive(Debug)]
+pub struct Peer {
+    child: Child,
+    address: SocketAddr,
+    scratch: Scratch,
+}
+
+/// A port that was free a moment ago. Only for programs that cannot say which port they got.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).unwrap().port()
+}
+
+impl Peer {
+    /// nginx, one process, with this content of its one `server` block: `location / { return 200 "x"; }`.
+    pub async fn nginx(server: &str) -> Peer {
+        let (scratch, port) = (Scratch::new(), free_port());
+        let here = scratch.path().display();
+        let document = format!(
+            "daemon off; master_process off; pid {here}/pid; error_log {here}/error.log;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{\n  access_log off;\n  client_body_temp_path {here}/body; proxy_temp_path {here}/proxy;\n  \
+             fastcgi_temp_path {here}/fastcgi; uwsgi_temp_path {here}/uwsgi; scgi_temp_path {here}/scgi;\n  \
+             server {{\n    listen 127.0.0.1:{port};\n{server}\n  }}\n}}\n"
+        );
+        let path = scratch.write("nginx.conf", document).display().to_string();
+        let log = scratch.file("error.log").display().to_string();
+        Peer::start("nginx", &["-c", &path, "-e", &log], port, scratch).await
+    }
+
+    /// HAProxy with one frontend that sends everything to `origin`.
+    pub async fn haproxy(origin: SocketAddr) -> Peer {
+        let (scratch, port) = (Scratch::new(), free_port());
+        let document = format!(
+            "defaults\n  mode http\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n\
+             frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\n\
+             backend b\n  server s {origin}\n"
+        );
+        let path = scratch.write("haproxy.cfg", document).display().to_string();
+        Peer::start("haproxy", &["-q", "-db", "-f", &path], port, scratch).await
+    }
+
+    /// Python's http.server with the files of a directory.
+    pub async fn python(directory: &Path) -> Peer {
+        let (scratch, port) = (Scratch::new(), free_port());
+        let directory = directory.display().to_string();
+        let (server, bind) = (["-u", "-m", "http.server"], ["--bind", "127.0.0.1"]);
+        let port_text = port.to_string();
+        let arguments = [&server[..], &[&port_text], &bind[..], &["--directory", &directory]].concat();
+        Peer::start("python3", &arguments, port, scratch).await
+    }
+
+    async fn start(program: &str, arguments: &[&str], port: u16, scratch: Scratch) -> Peer {
+        // Debian keeps daemons out of a user's PATH.
+        let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+        let said = std::fs::File::create(scratch.file("said")).unwrap();
+        let mut command = Command::new(program);
+        command.args(arguments).env("PATH", path).stdin(Stdio::null()).kill_on_drop(true);
+        command.stdout(said.try_clone().unwrap()).stderr(said);
+        let child = command.spawn().unwrap_or_else(|error| {
+            panic!("cannot start {program} ({error}): `cargo xtask test` installs it, or use --without-peers")
+        });
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut peer = Peer { child, address, scratch };
+        eventually(&format!("{program} on port {port}"), async || {
+            if let Some(status) = peer.child.try_wait().unwrap() {
+                let said = std::fs::read_to_string(peer.scratch.file("said")).unwrap_or_default();
+                panic!("{program} ended at once: {status}\n{said}");
+            }
+            TcpStream::connect(address).await.ok()
+        })
+        .await;
+        peer
+    }
+
+    /// Where it accepts.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its directory.
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// Kills it as `kill -9` does and waits until it is gone.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
