@@ -71,6 +71,8 @@ pub struct Exchange {
     pub path: String,
     /// The route's name; empty before one is found.
     pub route: Arc<str>,
+    /// The route's position in the model.
+    pub route_index: Option<usize>,
     /// Parameters from the route's path template.
     pub params: Params,
     /// The upstream's name; empty when none was used.
@@ -94,6 +96,29 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// The facts an exchange starts with.
+    pub fn begin(client: Client, request_id: String, started: Instant) -> Exchange {
+        let none: Arc<str> = Arc::default();
+        Exchange {
+            client,
+            request_id,
+            started,
+            path: String::new(),
+            route: Arc::clone(&none),
+            route_index: None,
+            params: Params::default(),
+            upstream: Arc::clone(&none),
+            endpoint: none,
+            attempts: 0,
+            phases: Phases::default(),
+            outcome: Outcome::Completed,
+            status: 0,
+            received: 0,
+            sent: 0,
+            allow: String::new(),
+        }
+    }
+
     /// The facts that conditions, expressions and templates may ask for.
     pub fn facts<'a>(&'a self, head: &'a RequestHead) -> Facts<'a> {
         Facts {

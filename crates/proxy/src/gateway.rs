@@ -4,7 +4,7 @@
 //! is live on every worker when it returns. Start, signal, file watch and admin endpoint all go through it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::config::check::check;
 use crate::config::document::{Document, Process};
 use crate::health::monitor::Monitor;
 use crate::observe::diagnostic::Diagnostics;
-use crate::observe::metrics::Registry;
+use crate::observe::metrics::{Registry, Reload};
 use crate::problem::{At, Problems};
 use crate::snapshot::{self, Snapshot};
 use crate::upstream::live::Live;
@@ -29,35 +29,12 @@ pub struct Gateway {
     /// Counters.
     pub registry: Arc<Registry>,
     /// For operators.
-    pub diagnostics: Arc<Diagnostics>,
+    pub diagnostics: Diagnostics,
     /// Where the workers' random numbers start.
     pub seed: u64,
     mailboxes: Vec<mpsc::UnboundedSender<Order>>,
     current: Mutex<Arc<Snapshot>>,
     draining: AtomicBool,
-    reload: Reload,
-}
-
-/// How the last change went.
-#[derive(Default)]
-struct Reload {
-    failures: AtomicU64,
-    successes: AtomicU64,
-    failed: AtomicBool,
-    unix: AtomicU64,
-}
-
-/// How changes went so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reloads {
-    /// Changes that took effect, the start included.
-    pub successes: u64,
-    /// Changes that were refused.
-    pub failures: u64,
-    /// Whether the last one took effect.
-    pub last_succeeded: bool,
-    /// When the last one was tried, in seconds since 1970.
-    pub last_unix: u64,
 }
 
 impl Gateway {
@@ -71,16 +48,6 @@ impl Gateway {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// How changes went so far.
-    pub fn reloads(&self) -> Reloads {
-        Reloads {
-            successes: self.reload.successes.load(Ordering::Relaxed),
-            failures: self.reload.failures.load(Ordering::Relaxed),
-            last_succeeded: !self.reload.failed.load(Ordering::Relaxed),
-            last_unix: self.reload.unix.load(Ordering::Relaxed),
-        }
-    }
-
     /// Asks every worker to give up its idle connections to an endpoint.
     pub fn shed(&self, live: &Arc<Live>) {
         for mailbox in &self.mailboxes {
@@ -89,17 +56,9 @@ impl Gateway {
         }
     }
 
-    /// Notes a change that did not get as far as a document.
+    /// Notes a change that was refused; the control side calls it also for texts that are no document.
     pub fn note_refused(&self) {
-        self.reload.failures.fetch_add(1, Ordering::Relaxed);
-        self.reload.failed.store(true, Ordering::Relaxed);
-        self.reload.unix.store(self.clock.unix().as_secs(), Ordering::Relaxed);
-    }
-
-    fn note_applied(&self) {
-        self.reload.successes.fetch_add(1, Ordering::Relaxed);
-        self.reload.failed.store(false, Ordering::Relaxed);
-        self.reload.unix.store(self.clock.unix().as_secs(), Ordering::Relaxed);
+        self.registry.reloaded(Reload::Refused, self.clock.wall());
     }
 }
 
@@ -116,22 +75,22 @@ pub struct Control {
 impl Control {
     /// Checks a document, binds its listeners and starts the workers. Must be called on a current-thread
     /// runtime that stays: health checks run on it.
-    pub async fn start(document: Document, diagnostics: Arc<Diagnostics>, secret: Vec<u8>) -> Result<Control, Problems> {
+    pub async fn start(document: Document, diagnostics: Diagnostics, secret: Vec<u8>) -> Result<Control, Problems> {
         let clock = Clock::start();
         let workers = document.process.workers.map_or_else(cores, |workers| usize::from(workers.get()));
         let process = document.process.clone();
         let model = check(&document)?;
-        let built = snapshot::build(document, model, None, (workers, &secret))?;
+        let registry = Arc::new(Registry::new(workers));
+        let built = snapshot::build(document, model, None, (workers, &secret), (&registry, &diagnostics))?;
         let (mailboxes, boxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         let gateway = Arc::new(Gateway {
             clock,
-            registry: Arc::new(Registry::new(workers)),
+            registry,
             diagnostics,
             seed: fastrand::u64(..),
             mailboxes,
             current: Mutex::new(Arc::clone(&built.snapshot)),
             draining: AtomicBool::new(false),
-            reload: Reload::default(),
         });
         let threads = spawn(&gateway, &built.snapshot, boxes).map_err(|error| {
             let mut problems = Problems::new();
@@ -163,7 +122,9 @@ impl Control {
         }
         let model = check(&document)?;
         let before = self.gateway.snapshot();
-        let built = snapshot::build(document, model, Some(&before), (self.gateway.mailboxes.len(), &self.secret))?;
+        let workers = (self.gateway.mailboxes.len(), &*self.secret);
+        let observe = (&*self.gateway.registry, &self.gateway.diagnostics);
+        let built = snapshot::build(document, model, Some(&before), workers, observe)?;
         for (_, bound) in &before.listeners {
             if !built.snapshot.listeners.iter().any(|(_, kept)| Arc::ptr_eq(kept, bound)) {
                 bound.close();
@@ -194,7 +155,7 @@ impl Control {
             let _ = wait.await;
         }
         self.monitor.watch(&built.snapshot);
-        self.gateway.note_applied();
+        self.gateway.registry.reloaded(Reload::Applied(built.snapshot.revision), self.gateway.clock.wall());
     }
 
     /// The addresses that are listened on: name and address with the real port.
@@ -221,7 +182,9 @@ impl Control {
             poll.tick().await;
         }
         if let Some(log) = &self.gateway.snapshot().log {
-            log.close();
+            if let Err(error) = log.close(Duration::from_secs(5)) {
+                self.gateway.diagnostics.warn("the access log is not complete", &[("error", &error)]);
+            }
         }
     }
 
@@ -241,7 +204,7 @@ fn spawn(
     let spawn = |(index, mailbox)| {
         let (gateway, snapshot) = (Arc::clone(gateway), Arc::clone(snapshot));
         std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            let diagnostics = Arc::clone(&gateway.diagnostics);
+            let diagnostics = gateway.diagnostics.clone();
             if let Err(error) = worker::run(gateway, index, snapshot, mailbox) {
                 diagnostics.error("a worker could not start", &[("worker", &index), ("error", &error)]);
             }

@@ -20,6 +20,8 @@ use crate::config::document::Document;
 use crate::config::model::Model;
 use crate::listener::{Bound, ListenerPolicy, bind};
 use crate::observe::access_log::AccessLog;
+use crate::observe::diagnostic::Diagnostics;
+use crate::observe::metrics::Registry;
 use crate::problem::{At, Problems};
 use crate::upstream::affinity::By;
 use crate::upstream::config::{EndpointPolicy, Policy};
@@ -55,10 +57,11 @@ pub fn build(
     model: Model,
     before: Option<&Snapshot>,
     (workers, secret): (usize, &[u8]),
+    observe: (&Registry, &Diagnostics),
 ) -> Result<Built, Problems> {
     let mut problems = Problems::new();
     let upstreams = upstreams(&model, before, secret, &mut problems);
-    let log = log(&model, before, &mut problems);
+    let log = log(&model, before, observe, &mut problems);
     let (listeners, sockets) = listeners(&model, before, workers, &mut problems);
     if !problems.is_empty() {
         return Err(problems);
@@ -79,8 +82,9 @@ fn upstreams(model: &Model, before: Option<&Snapshot>, secret: &[u8], problems: 
                 self::endpoint(name, policy, endpoint, (addresses, old, secret))
             })
             .collect();
+        let group = old.map(|old| Arc::clone(&old.group)).unwrap_or_default();
         let tokens = endpoints.iter().enumerate().map(|(index, endpoint)| (endpoint.token.clone(), index)).collect();
-        out.push(Arc::new(Upstream { name: Arc::clone(name), policy: policy.clone(), endpoints, tokens }));
+        out.push(Arc::new(Upstream { name: Arc::clone(name), policy: policy.clone(), endpoints, group, tokens }));
     }
     out
 }
@@ -130,7 +134,12 @@ fn resolve(address: &str, at: &At, problems: &mut Problems) -> Vec<SocketAddr> {
     }
 }
 
-fn log(model: &Model, before: Option<&Snapshot>, problems: &mut Problems) -> Option<Arc<AccessLog>> {
+fn log(
+    model: &Model,
+    before: Option<&Snapshot>,
+    (registry, diagnostics): (&Registry, &Diagnostics),
+    problems: &mut Problems,
+) -> Option<Arc<AccessLog>> {
     let wanted = model.access_log.as_ref()?;
     if let Some(before) = before
         && before.model.access_log.as_ref() == Some(wanted)
@@ -138,7 +147,7 @@ fn log(model: &Model, before: Option<&Snapshot>, problems: &mut Problems) -> Opt
         return before.log.clone();
     }
     let at = At::root().key("access_log").key("path");
-    match AccessLog::open(wanted) {
+    match AccessLog::open(wanted.clone(), registry, diagnostics) {
         Ok(log) => Some(log),
         Err(error) => {
             problems.add(&at, format!("the access log cannot be opened: {error}"));

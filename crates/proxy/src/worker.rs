@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::gateway::Gateway;
 use crate::listener::{LocalListener, accept};
 use crate::observe::access_log::LogWriter;
-use crate::observe::metrics::{FailureCells, RouteCells};
+use crate::observe::metrics::RouteCells;
 use crate::pipeline::forwarded;
 use crate::request_id;
 use crate::snapshot::Snapshot;
@@ -61,8 +61,6 @@ pub struct Running {
     pub routes: Vec<Arc<RouteCells>>,
     /// Counters of exchanges without a route.
     pub unrouted: Arc<RouteCells>,
-    /// Counters of failures.
-    pub failures: Arc<FailureCells>,
     /// Where exchanges are logged, if they are.
     pub log: Option<RefCell<LogWriter>>,
     listeners: HashMap<Arc<str>, Rc<LocalListener>>,
@@ -80,7 +78,6 @@ impl Running {
             upstreams: snapshot.upstreams.iter().map(local).collect(),
             routes: snapshot.model.routes.iter().map(|route| registry.route(index, &route.name)).collect(),
             unrouted: registry.route(index, ""),
-            failures: registry.failures(index),
             log: snapshot.log.as_ref().map(|log| RefCell::new(log.writer())),
             listeners: (snapshot.listeners.iter())
                 .map(|(policy, bound)| (Arc::clone(&policy.name), listener((policy, bound))))
@@ -117,7 +114,6 @@ impl Worker {
             upstreams: Vec::new(),
             routes: Vec::new(),
             unrouted: gateway.registry.route(index, ""),
-            failures: gateway.registry.failures(index),
             log: None,
             listeners: HashMap::new(),
         };

@@ -12,8 +12,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::h1::{self, Limits, Persist};
 use sluice_http::{Body, NameId, Request, Response, ResponseHead};
-use sluice_traffic::breaker::{Admission, Verdict};
+use sluice_traffic::Verdict;
+use sluice_traffic::breaker::Admission;
 use sluice_traffic::retry::{self, Sent};
+use sluice_traffic::selection::Tried;
 
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Retry};
@@ -22,7 +24,7 @@ use crate::problem::{At, Problems};
 use crate::upstream::Local;
 use crate::upstream::connection::{Care, Connection, Origin, dial};
 use crate::upstream::live::InFlight;
-use crate::upstream::pick::{Choice, Tried};
+use crate::upstream::pick::Choice;
 use crate::upstream::send::{self, Answer, Lost, Terms};
 use crate::value::Period;
 
@@ -182,14 +184,14 @@ impl Forward {
                 // Nobody is left to try: the failure of the last attempt says more than "no endpoint".
                 Err(failure) => return Err(last.unwrap_or(failure)),
             };
-            tried.add(choice.index);
+            tried.insert(choice.index);
             exchange.attempts += 1;
             exchange.endpoint = Arc::clone(&local.shared.endpoints[choice.index].address);
             let attempt = self.attempt(scene, local, exchange, request, (persist, choice)).await;
             if !self.again(scene, local, exchange, request, &attempt) {
                 return self.settle(exchange, attempt);
             }
-            local.cells.retried();
+            local.cells.retries.add(1);
             if let Err(lost) = attempt.result {
                 last = Some(lost.failure);
             }
@@ -248,7 +250,7 @@ impl Forward {
             clock: scene.world.clock,
             pool: &local.pools[index],
             interim: scene.interim,
-            refused: &|refusal| local.cells.refused(refusal),
+            cells: &local.cells,
         }
     }
 
@@ -308,13 +310,13 @@ async fn connect(
     let pool = &local.pools[index];
     let care = if request.head.method.is_idempotent() { Care::Usual } else { Care::Extra };
     if pooled && let Some(connection) = pool.take(scene.world.clock.now(), care) {
-        local.endpoint_cells[index].reused();
+        local.endpoint_cells[index].reused.add(1);
         return Ok((connection, Origin::Reused));
     }
     let endpoint = &local.shared.endpoints[index];
     let connect = local.shared.policy.timeouts.connect;
     let connection = dial(endpoint, pool, scene.world, connect, || scene.shed(&endpoint.live)).await?;
-    local.endpoint_cells[index].opened();
+    local.endpoint_cells[index].opened.add(1);
     Ok((connection, Origin::Fresh))
 }
 
@@ -338,7 +340,7 @@ struct Recorder<'a> {
     scene: &'a Scene<'a>,
     local: &'a Rc<Local>,
     index: usize,
-    admission: Admission,
+    admission: Option<Admission>,
     done: bool,
 }
 
@@ -353,7 +355,10 @@ impl Recorder<'_> {
             }
             Err(lost) => (Verdict::Ignored, Some(lost.failure), None),
         };
-        self.local.endpoint_cells[self.index].attempted(code, latency);
+        self.local.endpoint_cells[self.index].attempted(code.map_or(Ok(()), Err));
+        if let Some(latency) = latency {
+            self.local.cells.latency(latency);
+        }
         self.record(verdict, latency);
     }
 

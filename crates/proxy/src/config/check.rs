@@ -10,7 +10,8 @@ use sluice_http::h1::Limits;
 use super::document::{Document, Listener, Route as RouteDocument};
 use super::model::{Model, Route};
 use crate::action::Action;
-use crate::filter;
+use crate::action::redirect::Redirect;
+use crate::action::respond::Respond;
 use crate::listener::{ListenerPolicy, ListenerTimeouts};
 use crate::pipeline::forwarded;
 use crate::problem::{At, Problems};
@@ -158,12 +159,12 @@ fn check_matches(document: &Document, problems: &mut Problems) -> Table {
 
 fn check_route(route: &RouteDocument, upstreams: &[&str], at: &At, problems: &mut Problems) -> Option<Route> {
     let filters: Vec<_> = (route.filters.iter().enumerate())
-        .filter_map(|(index, config)| filter::Built::build(config, &at.key("filters").index(index), problems))
+        .filter_map(|(index, config)| config.build(&at.key("filters").index(index), problems))
         .collect();
     let action = match (&route.forward, &route.respond, &route.redirect) {
         (Some(config), None, None) => Action::Forward(config.check(upstreams, &at.key("forward"), problems)?),
-        (None, Some(config), None) => Action::Respond(config.build(&at.key("respond"), problems)?),
-        (None, None, Some(config)) => Action::Redirect(config.build(&at.key("redirect"), problems)?),
+        (None, Some(config), None) => Action::Respond(Respond::build(config, &at.key("respond"), problems)?),
+        (None, None, Some(config)) => Action::Redirect(Redirect::build(config, &at.key("redirect"), problems)?),
         (None, None, None) => {
             problems
                 .add(at, format!("route `{}` does nothing", route.name))

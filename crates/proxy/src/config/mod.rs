@@ -8,9 +8,11 @@
 //! wrong; `show` writes a document back.
 
 mod choose;
+pub mod check;
 pub mod document;
 pub mod expand;
 mod locate;
+pub mod model;
 mod read_json;
 mod read_toml;
 mod read_yaml;

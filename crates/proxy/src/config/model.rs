@@ -21,7 +21,7 @@ pub struct Model {
     /// The upstreams by name.
     pub upstreams: Vec<(Arc<str>, Policy)>,
     /// One line for each exchange.
-    pub access_log: Option<access_log::Policy>,
+    pub access_log: Option<access_log::Plan>,
 }
 
 /// A checked route.

@@ -3,10 +3,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sluice_traffic::health::Tracker;
-use sluice_traffic::rng::Rng;
+use sluice_traffic::Rng;
 use tokio::task::JoinHandle;
 
 use super::{Check, Policy, tcp};
@@ -90,21 +89,14 @@ impl Patient {
     async fn watch(self) {
         let mut rng = Rng::new(fastrand::u64(..));
         let schedule = self.policy.schedule;
-        let mut tracker = Tracker::new(self.live.health() != Health::Unhealthy);
-        // The first answer counts at once: an endpoint that is down at the start is not used.
-        let mut first = self.live.health() == Health::Unknown;
+        let mut tracker = Tracker::new(self.live.health());
         loop {
             let asked = tokio::time::timeout(schedule.timeout, self.ask()).await;
             let result = asked.unwrap_or_else(|_| Err("no answer in time".into()));
-            let (rise, fall) = if first { (1, 1) } else { (schedule.rise, schedule.fall) };
-            let changed = tracker.observe(result.is_ok(), rise, fall);
-            if first || changed {
+            if tracker.observe(result.is_ok(), schedule.rise, schedule.fall).is_some() {
                 self.note(&result);
             }
-            first = false;
-            let every = schedule.every.as_nanos() as u64;
-            let pause = sluice_traffic::health::jitter(every, &mut rng);
-            tokio::time::sleep(Duration::from_nanos(pause)).await;
+            tokio::time::sleep(sluice_traffic::health::jitter(schedule.every, &mut rng)).await;
         }
     }
 

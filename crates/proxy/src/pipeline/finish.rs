@@ -2,46 +2,29 @@
 
 use std::rc::Rc;
 
-use sluice_http::{NameId, RequestHead};
-
 use crate::exchange::{Exchange, Outcome};
-use crate::observe::access_log::Record;
+use crate::listener::LocalListener;
+use crate::observe::access_log::{Captured, Record};
+use crate::observe::metrics::Summary;
 use crate::worker::{Running, Worker};
 
-/// What the access log wants of a request as it came, before filters change it. Captured only when there
-/// is an access log.
-#[derive(Clone, Debug)]
-pub struct Observed {
-    head: RequestHead,
-}
-
-impl Observed {
-    /// Captures it.
-    pub fn of(head: &RequestHead) -> Observed {
-        Observed { head: head.clone() }
-    }
-}
-
-/// Notes the exchange's end.
-pub fn note(worker: &Rc<Worker>, running: &Running, exchange: &mut Exchange, observed: Option<Observed>) {
+/// Notes the exchange's end. `captured` is what the access log wants of the request.
+pub fn note(
+    worker: &Rc<Worker>,
+    running: &Running,
+    listener: &LocalListener,
+    exchange: &mut Exchange,
+    captured: &Captured,
+) {
     let now = worker.world.clock.now();
     exchange.phases.total = now.saturating_duration_since(exchange.started);
-    match exchange.route_index {
-        Some(route) => running.routes[route].finish(exchange),
-        None => running.unrouted.finish(exchange),
-    }
+    let cells = exchange.route_index.map_or(&running.unrouted, |route| &running.routes[route]);
+    cells.finish(&Summary::from(&*exchange));
     if let Outcome::Failed(failure) = exchange.outcome {
-        running.failures.count(failure);
+        listener.cells.failed(failure);
     }
     if let Some(log) = &running.log {
-        let head = observed.as_ref().map(|observed| &observed.head);
-        let text = |name: NameId| head.and_then(|head| head.fields.get_str(name)).unwrap_or("");
-        let record = Record {
-            exchange,
-            head,
-            user_agent: text(NameId::UserAgent),
-            referer: text(NameId::Referer),
-        };
-        log.borrow_mut().record(&record, worker.world.clock.unix());
+        let record = Record { exchange, request: captured };
+        log.borrow_mut().record(&record, worker.world.clock.wall());
     }
 }

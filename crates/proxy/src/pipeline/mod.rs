@@ -6,12 +6,14 @@
 
 pub mod finish;
 pub mod forwarded;
+pub mod hops;
 pub mod normalize;
 pub mod problem_answer;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
+use problem_answer::Form;
 use sluice_http::{NameId, Request, Response, ResponseHead};
 use sluice_traffic::breaker::Change;
 
@@ -59,8 +61,8 @@ pub async fn handle(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Re
         Err(failure) => return Handled::Response(fail(scene, exchange, request, failure)),
     };
     forwarded::apply(&mut request.head, exchange, &scene.listener.shared.forwarded);
-    let (entered, flow) = filter::request_phase(&route.filters, exchange, request).await;
-    let acted = match flow {
+    let entered = filter::request_phase(&route.filters, exchange, request).await;
+    let acted = match entered.flow {
         Ok(Flow::Continue) => act(scene, route, exchange, request).await,
         Ok(Flow::Answer(response)) => {
             exchange.outcome = Outcome::Answered;
@@ -73,8 +75,10 @@ pub async fn handle(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Re
         Ok(Forwarded::Response(response)) => response,
         Err(failure) => fail(scene, exchange, request, failure),
     };
-    if let Err(failure) = filter::response_phase(&route.filters, entered, exchange, &mut response).await {
-        response = fail(scene, exchange, request, failure);
+    let mut left = entered.count;
+    while let Err(interrupted) = filter::response_phase(&route.filters, left, exchange, &mut response).await {
+        response = fail(scene, exchange, request, interrupted.failure);
+        left = interrupted.left;
     }
     mark(scene, exchange, &mut response);
     Handled::Response(response)
@@ -83,7 +87,7 @@ pub async fn handle(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Re
 /// Normalises the path and finds the route.
 fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) -> Result<&'a Route, Failure> {
     exchange.path = normalize::path(request.head.path())?.into_owned();
-    normalize::check(&request.head)?;
+    hops::check_loop(&request.head)?;
     let model = &scene.running.snapshot.model;
     let now = scene.world.clock.unix().as_secs();
     match model.table.find(&exchange.facts(&request.head), now) {
@@ -124,18 +128,16 @@ async fn act(
 /// The only place in the pipeline where a failure becomes an answer.
 fn fail(scene: &Scene<'_>, exchange: &mut Exchange, request: &Request, failure: Failure) -> Response {
     exchange.outcome = Outcome::Failed(failure);
-    let mut response = problem_answer::answer(failure, exchange, &request.head);
+    let mut response = problem_answer::answer(failure, exchange, Form::of(&request.head));
     mark(scene, exchange, &mut response);
     response
 }
 
 /// What every answer carries of us.
 fn mark(scene: &Scene<'_>, exchange: &Exchange, response: &mut Response) {
-    let policy = &scene.listener.shared.forwarded.forwarded;
-    if policy.request_id {
-        response.head.fields.set(NameId::XRequestId, exchange.request_id.as_bytes());
-    }
-    if policy.via && exchange.outcome == Outcome::Completed {
+    let policy = &scene.listener.shared.forwarded;
+    forwarded::apply_to_answer(&mut response.head, exchange, policy);
+    if policy.forwarded.via && exchange.outcome == Outcome::Completed {
         response.head.fields.append(NameId::Via, b"1.1 sluice");
     }
 }

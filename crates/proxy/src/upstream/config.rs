@@ -8,6 +8,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::FieldName;
+use sluice_traffic::retry::BudgetPolicy;
 use sluice_traffic::{balance, breaker, ejection};
 
 use crate::health;
@@ -209,7 +210,7 @@ pub struct BudgetConfig {
     /// Retries for each request. Default 0.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<Ratio>,
-    /// Retries for each second that are always allowed. Default 3.
+    /// Retries for each second and worker that are always allowed. Default 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floor: Option<u16>,
 }
@@ -239,10 +240,8 @@ pub struct Policy {
     pub pool: PoolPolicy,
     /// Times.
     pub timeouts: Timeouts,
-    /// Retries for each request.
-    pub budget_ratio: f64,
-    /// Retries a second always allowed.
-    pub budget_floor: u32,
+    /// Retries of all requests together.
+    pub budget: BudgetPolicy,
 }
 
 /// An endpoint, checked.
@@ -307,10 +306,6 @@ fn or(period: Option<Period>, millis: u64) -> Duration {
     period.map_or(Duration::from_millis(millis), |period| period.0)
 }
 
-fn nanos(period: Option<Period>, seconds: u64) -> u64 {
-    or(period, seconds * 1000).as_nanos() as u64
-}
-
 impl Config {
     /// Checks everything that can be checked without the network.
     pub fn check(&self, at: &At, problems: &mut Problems) -> Option<Policy> {
@@ -331,8 +326,7 @@ impl Config {
             slow_start: self.slow_start.map(|period| period.0),
             pool: self.pool.policy(),
             timeouts: self.timeouts.policy(),
-            budget_ratio: self.retry_budget.and_then(|budget| budget.ratio).map_or(0.2, |ratio| ratio.0),
-            budget_floor: self.retry_budget.and_then(|budget| budget.floor).map_or(3, u32::from),
+            budget: self.retry_budget.unwrap_or_default().policy(),
         })
     }
 
@@ -438,8 +432,8 @@ impl EjectionConfig {
     fn policy(self) -> ejection::Policy {
         ejection::Policy {
             consecutive_failures: self.consecutive_failures.map_or(5, NonZeroU32::get),
-            base: nanos(self.duration, 30),
-            max: nanos(self.max_for, 300),
+            base: or(self.duration, 30_000),
+            max: or(self.max_for, 300_000),
             max_ratio: self.max_ratio.map_or(0.5, |ratio| ratio.0),
         }
     }
@@ -449,12 +443,21 @@ impl BreakerConfig {
     fn policy(self) -> breaker::Policy {
         breaker::Policy {
             failure_ratio: self.failure_ratio.map_or(0.5, |ratio| ratio.0),
-            window: nanos(self.window, 10),
+            window: or(self.window, 10_000),
             min_requests: self.min_requests.map_or(20, NonZeroU32::get),
-            open_for: nanos(self.open_for, 5),
-            max_open_for: nanos(self.max_open_for, 60),
+            open_for: or(self.open_for, 5_000),
+            max_open_for: or(self.max_open_for, 60_000),
             half_open_requests: self.half_open_requests.map_or(1, |count| u32::from(count.get())),
             consecutive_failures: self.consecutive_failures.map(NonZeroU32::get),
+        }
+    }
+}
+
+impl BudgetConfig {
+    fn policy(self) -> BudgetPolicy {
+        BudgetPolicy {
+            ratio: self.ratio.map_or(0.2, |ratio| ratio.0),
+            floor_per_second: self.floor.map_or(3.0, f64::from),
         }
     }
 }

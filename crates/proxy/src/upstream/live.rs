@@ -5,23 +5,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use sluice_traffic::breaker::Breaker;
-use sluice_traffic::clock::Moment;
+use sluice_traffic::Moment;
 use sluice_traffic::ejection::Ejection;
 use sluice_traffic::latency::PeakEwma;
 
-/// What active checks say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Health {
-    /// No check has said anything; it is used.
-    Unknown = 0,
-    /// Well.
-    Healthy = 1,
-    /// Not well; it is not used.
-    Unhealthy = 2,
-}
+pub use sluice_traffic::health::Health;
+
+/// How fast an endpoint's latency is forgotten.
+const LATENCY_MEMORY: Duration = Duration::from_secs(10);
 
 /// The live state of one endpoint.
 pub struct Live {
@@ -46,9 +40,9 @@ impl Default for Live {
             health: AtomicU8::new(Health::Unknown as u8),
             up_since: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
-            breaker: Breaker::new(),
-            ejection: Ejection::new(),
-            latency: PeakEwma::new(),
+            breaker: Breaker::default(),
+            ejection: Ejection::default(),
+            latency: PeakEwma::new(LATENCY_MEMORY),
         }
     }
 }
@@ -73,7 +67,7 @@ impl Live {
         let before = self.health.swap(health as u8, Ordering::Relaxed);
         if health == Health::Healthy && before == Health::Unhealthy as u8 {
             self.up_since.store(now.0.max(1), Ordering::Relaxed);
-            self.ejection.clear();
+            self.ejection.clear(now);
         }
     }
 

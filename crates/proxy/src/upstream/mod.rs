@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sluice_traffic::balance::{Balancer, Member};
+use sluice_traffic::ejection::Group;
 use sluice_traffic::retry::Budget;
 use tokio::sync::Semaphore;
 
@@ -37,6 +38,8 @@ pub struct Upstream {
     pub policy: Policy,
     /// Its endpoints, in the order written.
     pub endpoints: Vec<Endpoint>,
+    /// Whose passive ejections are decided together.
+    pub group: Arc<Group>,
     /// Affinity cookie values and the endpoints they name.
     pub tokens: HashMap<String, usize>,
 }
@@ -89,8 +92,11 @@ impl Local {
             _ => None,
         };
         let budget = before.map_or_else(
-            || Rc::new(RefCell::new(Budget::new(shared.policy.budget_ratio, shared.policy.budget_floor))),
-            |before| Rc::clone(&before.budget),
+            || Rc::new(RefCell::new(Budget::new(shared.policy.budget))),
+            |before| {
+                before.budget.borrow_mut().set_policy(shared.policy.budget);
+                Rc::clone(&before.budget)
+            },
         );
         Local {
             pools: shared.endpoints.iter().map(|endpoint| pool(endpoint, &shared.policy, before)).collect(),
@@ -113,7 +119,7 @@ impl Local {
     pub fn sweep(&self, now: std::time::Instant) {
         for (pool, cells) in self.pools.iter().zip(&self.endpoint_cells) {
             pool.sweep(now);
-            cells.set_idle(pool.idle() as u64);
+            cells.idle.add(pool.idle() as i64 - cells.idle.get());
         }
     }
 }

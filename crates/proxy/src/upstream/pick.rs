@@ -6,8 +6,10 @@
 use std::rc::Rc;
 
 use sluice_traffic::balance::{self, View};
-use sluice_traffic::breaker::{self, Admission, Verdict};
-use sluice_traffic::clock::Moment;
+use sluice_traffic::breaker::{self, Admission};
+use sluice_traffic::ejection::Census;
+use sluice_traffic::selection::{self, Candidates, Ejected, Fitness, Service, Standing, Tier, Tried};
+use sluice_traffic::{Moment, Verdict};
 
 use super::affinity::{By, OnUnavailable};
 use super::config::{EndpointState, HashSource};
@@ -17,97 +19,66 @@ use crate::facts::{self, Facts};
 use crate::failure::Failure;
 use crate::world::World;
 
-/// The endpoints an exchange has tried already.
-#[derive(Clone, Debug, Default)]
-pub struct Tried {
-    first: u64,
-    rest: Vec<usize>,
-}
-
-impl Tried {
-    /// Notes one.
-    pub fn add(&mut self, index: usize) {
-        match index {
-            0..64 => self.first |= 1 << index,
-            _ => self.rest.push(index),
-        }
-    }
-
-    fn has(&self, index: usize) -> bool {
-        match index {
-            0..64 => self.first & (1 << index) != 0,
-            _ => self.rest.contains(&index),
-        }
-    }
-}
-
 /// A chosen endpoint.
 #[derive(Debug)]
 pub struct Choice {
     /// Its position.
     pub index: usize,
-    /// What its breaker says of this attempt.
-    pub admission: Admission,
+    /// What its breaker said, when it has one: the attempt's result is recorded with it.
+    pub admission: Option<Admission>,
     /// A cookie to set on the answer.
     pub cookie: Option<String>,
 }
 
-/// Which of the endpoints are looked at.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Tier {
-    Primary,
-    Backup,
-}
-
-/// Whether health counts, or so few are well that it is ignored.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Normal,
-    Panic,
-}
-
-struct Candidates<'a> {
+/// The endpoints as a balancer sees them: for one pick, at one moment.
+struct Members<'a> {
     upstream: &'a Upstream,
     tried: &'a Tried,
     now: Moment,
-    tier: Tier,
-    mode: Mode,
+    candidates: Candidates,
 }
 
 impl Upstream {
-    /// Whether an endpoint may take traffic as far as its own state says.
-    pub fn is_well(&self, endpoint: &Endpoint, now: Moment) -> bool {
-        let live = &endpoint.live;
-        live.health() != Health::Unhealthy
-            && !(self.policy.ejection.is_some() && live.ejection.is_ejected(now))
-            && !self.is_open(endpoint, now)
-    }
-
-    /// Whether the endpoint's breaker rejects.
-    pub fn is_open(&self, endpoint: &Endpoint, now: Moment) -> bool {
-        self.policy.breaker.as_ref().is_some_and(|_| endpoint.live.breaker.state(now) == breaker::State::Open)
+    /// Where an endpoint stands.
+    pub fn standing(&self, index: usize, now: Moment) -> Standing {
+        let Endpoint { policy, live, .. } = &self.endpoints[index];
+        // Until its first check has answered, an endpoint is taken to be well.
+        let health = if live.health() == Health::Unhealthy { Health::Unhealthy } else { Health::Healthy };
+        let ejected = match self.policy.ejection.is_some() && live.ejection.ejected(now) {
+            true => Ejected::Yes,
+            false => Ejected::No,
+        };
+        let breaker = match &self.policy.breaker {
+            Some(policy) if !live.breaker.would_admit(policy, now) => selection::Breaker::Refuses,
+            _ => selection::Breaker::Admits,
+        };
+        Standing {
+            service: match policy.state {
+                EndpointState::Enabled => Service::Enabled,
+                EndpointState::Drain => Service::Draining,
+                EndpointState::Disabled => Service::Disabled,
+            },
+            tier: if policy.backup { Tier::Backup } else { Tier::Primary },
+            fitness: Fitness::of(health, ejected, breaker),
+        }
     }
 }
 
-impl View for Candidates<'_> {
+impl View for Members<'_> {
     fn len(&self) -> usize {
         self.upstream.endpoints.len()
     }
 
     fn available(&self, index: usize) -> bool {
-        let endpoint = &self.upstream.endpoints[index];
-        endpoint.policy.state == EndpointState::Enabled
-            && endpoint.policy.backup == (self.tier == Tier::Backup)
-            && !self.tried.has(index)
-            && (self.mode == Mode::Panic || self.upstream.is_well(endpoint, self.now))
+        !self.tried.contains(index) && self.candidates.include(self.upstream.standing(index, self.now))
     }
 
     fn weight(&self, index: usize) -> f64 {
         let endpoint = &self.upstream.endpoints[index];
         let weight = f64::from(endpoint.policy.weight);
-        match (self.upstream.policy.slow_start, endpoint.live.up_for(self.now)) {
-            (Some(window), Some(up)) => weight * sluice_traffic::slow_start::share(Some(up), window.as_nanos() as u64),
-            _ => weight,
+        match self.upstream.policy.slow_start {
+            Some(window) => weight * sluice_traffic::slow_start::share(endpoint.live.up_for(self.now), window),
+            None => weight,
         }
     }
 
@@ -126,13 +97,10 @@ impl Local {
         loop {
             let choice = self.choose(world, facts, tried, now)?;
             let endpoint = &self.shared.endpoints[choice.index];
-            let admission = match &self.shared.policy.breaker {
-                Some(policy) => endpoint.live.breaker.admit(policy, now),
-                None => Admission::Yes,
-            };
-            if admission == Admission::No {
+            let admission = (self.shared.policy.breaker.as_ref()).map(|policy| endpoint.live.breaker.admit(policy, now));
+            if admission == Some(Admission::No) {
                 // Another worker took the last probe between our look and our knock.
-                tried.add(choice.index);
+                tried.insert(choice.index);
                 continue;
             }
             return Ok(Choice { admission, ..choice });
@@ -140,57 +108,47 @@ impl Local {
     }
 
     fn choose(&self, world: &Rc<World>, facts: &Facts<'_>, tried: &Tried, now: Moment) -> Result<Choice, Failure> {
-        let candidates = self.candidates(tried, now);
-        let choice = |index, cookie| Choice { index, admission: Admission::Yes, cookie };
+        let members = self.members(tried, now);
+        let choice = |index, cookie| Choice { index, admission: None, cookie };
         let Some(affinity) = &self.shared.policy.affinity else {
-            let index = self.balance(world, facts, &candidates);
+            let index = self.balance(world, facts, &members);
             return index.map(|index| choice(index, None)).ok_or_else(|| self.none_left(tried, now));
         };
         match &affinity.by {
             By::Cookie(cookie) => {
                 let bound = facts::cookie(facts.head, &cookie.name).and_then(|token| self.shared.tokens.get(token));
                 match bound {
-                    Some(&index) if candidates.keeps(index) => return Ok(choice(index, None)),
+                    Some(&index) if members.keep(index) => return Ok(choice(index, None)),
                     Some(_) if affinity.on_unavailable == OnUnavailable::Fail => return Err(Failure::NoEndpoint),
                     _ => {}
                 }
-                let index = self.balance(world, facts, &candidates).ok_or_else(|| self.none_left(tried, now))?;
+                let index = self.balance(world, facts, &members).ok_or_else(|| self.none_left(tried, now))?;
                 Ok(choice(index, Some(cookie.set(&self.shared.endpoints[index].token))))
             }
             By::Header(name) => {
                 let key = facts.head.fields.get(name);
-                self.stick(world, facts, &candidates, key).ok_or_else(|| self.none_left(tried, now)).map(|i| choice(i, None))
+                self.stick(world, facts, &members, key).ok_or_else(|| self.none_left(tried, now)).map(|i| choice(i, None))
             }
             By::Client => {
                 let key = address_key(facts);
-                let index = self.stick(world, facts, &candidates, Some(&key));
+                let index = self.stick(world, facts, &members, Some(&key));
                 index.ok_or_else(|| self.none_left(tried, now)).map(|i| choice(i, None))
             }
         }
     }
 
-    fn candidates<'a>(&'a self, tried: &'a Tried, now: Moment) -> Candidates<'a> {
+    fn members<'a>(&'a self, tried: &'a Tried, now: Moment) -> Members<'a> {
         let upstream = &*self.shared;
-        let mut candidates = Candidates { upstream, tried, now, tier: Tier::Primary, mode: Mode::Normal };
-        if upstream.policy.panic_threshold > 0.0 {
-            let enabled = || upstream.endpoints.iter().filter(|e| e.policy.state == EndpointState::Enabled);
-            let well = enabled().filter(|endpoint| upstream.is_well(endpoint, now)).count();
-            if sluice_traffic::panic_mode::panicking(well, enabled().count(), upstream.policy.panic_threshold) {
-                candidates.mode = Mode::Panic;
-            }
-        }
-        if upstream.endpoints.iter().any(|endpoint| endpoint.policy.backup)
-            && !(0..upstream.endpoints.len()).any(|index| candidates.available(index))
-        {
-            candidates.tier = Tier::Backup;
-        }
-        candidates
+        let standing = |index| upstream.standing(index, now);
+        let threshold = upstream.policy.panic_threshold;
+        let candidates = selection::candidates(upstream.endpoints.len(), standing, tried, threshold);
+        Members { upstream, tried, now, candidates }
     }
 
-    fn balance(&self, world: &Rc<World>, facts: &Facts<'_>, candidates: &Candidates<'_>) -> Option<usize> {
+    fn balance(&self, world: &Rc<World>, facts: &Facts<'_>, members: &Members<'_>) -> Option<usize> {
         let mut balancer = self.balancer.borrow_mut();
         let hash = if balancer.needs_hash() { self.hash(facts) } else { 0 };
-        world.random(|rng| balancer.pick(candidates, hash, rng))
+        world.random(|rng| balancer.pick(members, hash, rng))
     }
 
     /// Affinity by a value: the same value, the same endpoint; without the value the balancer chooses.
@@ -198,12 +156,12 @@ impl Local {
         &self,
         world: &Rc<World>,
         facts: &Facts<'_>,
-        candidates: &Candidates<'_>,
+        members: &Members<'_>,
         key: Option<&[u8]>,
     ) -> Option<usize> {
         match (key, self.sticky.borrow_mut().as_mut()) {
-            (Some(key), Some(sticky)) => world.random(|rng| sticky.pick(candidates, balance::hash(key), rng)),
-            _ => self.balance(world, facts, candidates),
+            (Some(key), Some(sticky)) => world.random(|rng| sticky.pick(members, balance::hash(key), rng)),
+            _ => self.balance(world, facts, members),
         }
     }
 
@@ -218,21 +176,25 @@ impl Local {
         value.map_or_else(|| balance::hash(&address_key(facts)), balance::hash)
     }
 
+    /// Why there is nobody to choose.
     fn none_left(&self, tried: &Tried, now: Moment) -> Failure {
         let mut untried = (0..self.shared.endpoints.len())
-            .filter(|&index| !tried.has(index))
-            .map(|index| &self.shared.endpoints[index])
-            .filter(|endpoint| endpoint.policy.state == EndpointState::Enabled)
+            .filter(|&index| !tried.contains(index))
+            .map(|index| self.shared.standing(index, now))
+            .filter(|standing| standing.service == Service::Enabled)
             .peekable();
-        let only_breakers = untried.peek().is_some() && untried.all(|endpoint| self.shared.is_open(endpoint, now));
-        if only_breakers { Failure::BreakerOpen } else { Failure::NoEndpoint }
+        let any = untried.peek().is_some();
+        match any && untried.all(|standing| standing.fitness == Fitness::BreakerOpen) {
+            true => Failure::BreakerOpen,
+            false => Failure::NoEndpoint,
+        }
     }
 
     /// Notes how an attempt went. Gives the change of the breaker's state, for the log.
     pub fn record(
         &self,
         index: usize,
-        admission: Admission,
+        admission: Option<Admission>,
         verdict: Verdict,
         (now, latency): (Moment, Option<std::time::Duration>),
     ) -> Option<breaker::Change> {
@@ -241,23 +203,24 @@ impl Local {
             live.latency.observe(now, latency.as_nanos() as u64);
         }
         if let Some(policy) = &self.shared.policy.ejection {
-            self.eject(policy, index, verdict, now);
+            live.ejection.record(policy, now, verdict, &self.shared.group, || self.census(index, now));
         }
-        let policy = self.shared.policy.breaker.as_ref()?;
-        live.breaker.record(policy, now, admission, verdict)
+        let change = live.breaker.record(self.shared.policy.breaker.as_ref()?, now, admission?, verdict);
+        change.or_else(|| admission?.change())
     }
 
-    fn eject(&self, policy: &sluice_traffic::ejection::Policy, index: usize, verdict: Verdict, now: Moment) {
-        let ejection = &self.shared.endpoints[index].live.ejection;
-        match verdict {
-            Verdict::Success => ejection.success(),
-            Verdict::Failure => {
-                let total = self.shared.endpoints.len();
-                let out = self.shared.endpoints.iter().filter(|e| e.live.ejection.is_ejected(now)).count();
-                ejection.failure(policy, now, out, total);
+    /// The endpoints when one of them is about to be ejected.
+    fn census(&self, index: usize, now: Moment) -> Census {
+        let mut census = Census { endpoints: 0, ejected: 0, others_in_service: 0 };
+        for other in 0..self.shared.endpoints.len() {
+            let standing = self.shared.standing(other, now);
+            if standing.service == Service::Enabled {
+                census.endpoints += 1;
+                census.ejected += usize::from(standing.fitness == Fitness::Ejected);
+                census.others_in_service += usize::from(standing.fitness == Fitness::Fit && other != index);
             }
-            Verdict::Ignored => {}
         }
+        census
     }
 
     /// Counts a request towards the retry budget.
@@ -271,13 +234,10 @@ impl Local {
     }
 }
 
-impl Candidates<'_> {
+impl Members<'_> {
     /// Whether an endpoint may keep a client that is bound to it: a draining one may.
-    fn keeps(&self, index: usize) -> bool {
-        let endpoint = &self.upstream.endpoints[index];
-        endpoint.policy.state != EndpointState::Disabled
-            && !self.tried.has(index)
-            && (self.mode == Mode::Panic || self.upstream.is_well(endpoint, self.now))
+    fn keep(&self, index: usize) -> bool {
+        !self.tried.contains(index) && self.upstream.standing(index, self.now).keeps_affinity()
     }
 }
 

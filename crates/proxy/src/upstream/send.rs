@@ -19,6 +19,7 @@ use super::config::Timeouts;
 use super::connection::{Connection, Pool};
 use super::live::InFlight;
 use crate::failure::Failure;
+use crate::observe::metrics::UpstreamCells;
 use crate::wire::{SendError, Sender};
 use crate::world::{Clock, Deadline};
 
@@ -37,7 +38,7 @@ pub struct Terms<'a> {
     /// Takes 1xx heads other than 101 that the endpoint sends before its answer.
     pub interim: &'a dyn Fn(ResponseHead),
     /// Counts what the engine refuses of the endpoint.
-    pub refused: &'a dyn Fn(Refusal),
+    pub cells: &'a UpstreamCells,
 }
 
 /// What an endpoint gave.
@@ -249,7 +250,7 @@ impl Await {
 }
 
 fn invalid(terms: &Terms<'_>, refusal: Refusal) -> Failure {
-    (terms.refused)(refusal);
+    terms.cells.refused(refusal);
     Failure::UpstreamInvalid
 }
 

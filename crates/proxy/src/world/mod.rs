@@ -10,8 +10,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use sluice_traffic::clock::Moment;
-use sluice_traffic::rng::Rng;
+use sluice_traffic::{Moment, Rng};
 
 pub use timers::{Deadline, Timers};
 
@@ -39,10 +38,15 @@ impl Clock {
         Moment(at.saturating_duration_since(self.start).as_nanos() as u64)
     }
 
-    /// The wall clock, since 1970-01-01T00:00:00Z.
+    /// The wall clock.
     #[expect(clippy::disallowed_methods, reason = "World is the door to time")]
+    pub fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    /// The wall clock, since 1970-01-01T00:00:00Z.
     pub fn unix(&self) -> Duration {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+        self.wall().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 }
 

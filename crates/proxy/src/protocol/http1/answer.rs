@@ -13,7 +13,7 @@ use super::{Next, Session};
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Connection, Failure};
 use crate::listener::LocalListener;
-use crate::pipeline::problem_answer;
+use crate::pipeline::problem_answer::{self, Form};
 use crate::wire::{SendError, Sender};
 
 /// Whether a whole message reached the socket.
@@ -55,7 +55,7 @@ impl<'a> Writing<'a> {
     /// Answers with a failure.
     pub async fn fail(&mut self, exchange: &mut Exchange, head: &RequestHead, failure: Failure) -> Next {
         exchange.outcome = Outcome::Failed(failure);
-        let response = problem_answer::answer(failure, exchange, head);
+        let response = problem_answer::answer(failure, exchange, Form::of(head));
         self.response(exchange, response).await
     }
 

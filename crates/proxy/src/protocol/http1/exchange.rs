@@ -18,7 +18,9 @@ use crate::exchange::{Client, Exchange, Outcome};
 use crate::facts::Scheme;
 use crate::failure::{Connection, Failure};
 use crate::listener::LocalListener;
-use crate::pipeline::{self, Handled, Scene, forwarded, problem_answer};
+use crate::observe::access_log::Captured;
+use crate::pipeline::problem_answer::{self, Form};
+use crate::pipeline::{self, Handled, Scene, forwarded};
 use crate::relay::Tunnel;
 use crate::worker::Running;
 
@@ -43,7 +45,10 @@ pub(super) async fn run(session: &Session, listener: &Rc<LocalListener>, running
     let allowed = admit(session, listener, &head, framing);
     let body = session.conn.body(framing, &shared.limits, shared.body_limit, shared.timeouts.stall);
     let mut request = Request { head, body };
-    let observed = running.log.as_ref().map(|_| pipeline::finish::Observed::of(&request.head));
+    let mut captured = Captured::default();
+    if let Some(log) = &running.log {
+        log.borrow().capture(&request.head, &mut captured);
+    }
     let mut writing = Writing::new(session, listener, served, &request.head);
     let next = match allowed {
         Ok(()) => respond(session, listener, &running, (&mut exchange, &mut request, &mut writing)).await,
@@ -53,7 +58,7 @@ pub(super) async fn run(session: &Session, listener: &Rc<LocalListener>, running
     if let Some(refusal) = session.conn.body_refusal() {
         listener.cells.refused(refusal);
     }
-    pipeline::finish::note(&session.worker, &running, &mut exchange, observed);
+    pipeline::finish::note(&session.worker, &running, listener, &mut exchange, &captured);
     next
 }
 
@@ -66,7 +71,7 @@ fn parse(head: Bytes, listener: &LocalListener) -> Result<(RequestHead, Framing)
 
 /// What can be refused by the head alone.
 fn admit(session: &Session, listener: &LocalListener, head: &RequestHead, framing: Framing) -> Result<(), Failure> {
-    let expects = match h1::expectation(head) {
+    let expects = match h1::expects_continue(head) {
         Expectation::None => Expects::Nothing,
         Expectation::Continue if framing == Framing::None => Expects::Nothing,
         Expectation::Continue => Expects::Continue,
@@ -175,9 +180,8 @@ async fn refuse(
     debug_assert!(failure.row().connection == Connection::Close);
     let mut exchange = begin(session, listener, started, None);
     exchange.outcome = Outcome::Failed(failure);
-    let unread = RequestHead::new("GET", "/");
-    let response = problem_answer::answer(failure, &exchange, &unread);
+    let response = problem_answer::answer(failure, &exchange, Form::default());
     let next = Writing::closing(session, listener).response(&mut exchange, response).await;
-    pipeline::finish::note(&session.worker, running, &mut exchange, None);
+    pipeline::finish::note(&session.worker, running, listener, &mut exchange, &Captured::default());
     next
 }
