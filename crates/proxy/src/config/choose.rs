@@ -48,7 +48,7 @@ impl Walk<'_> {
         let is_tag = options.iter().any(|id| self.shape(*id).tag().is_some_and(|(tag, _)| tag == text));
         if !free.is_empty() {
             self.trial(&free, node);
-        } else if is_tag {
+        } else if is_tag && !node.is_secret() {
             let hint = format!("write a table with the key `{text}`");
             self.add(&node.span.clone(), format!("`{text}` needs settings"), Some(hint));
         } else {

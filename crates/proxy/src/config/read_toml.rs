@@ -1,34 +1,53 @@
 //! TOML text to tree.
 //!
-//! Promise: every value and key keeps its bytes; a syntax error or a key that stands twice is a problem.
+//! Promise: every value and key keeps its bytes; syntax errors and keys that stand twice are problems, all of
+//! them but those that only echo another.
 
 use std::ops::Range;
 
-use toml_edit::{Item, TableLike};
+use toml::de::{DeFloat, DeInteger, DeTable, DeValue};
 
 use super::report::Finding;
 use super::source::Source;
 use super::tree::{Key, MAX_DEPTH, Node, Value, bad_number, too_deep};
 use crate::problem::At;
 
-type Read = (Option<Node>, Vec<Finding>);
+const DUPLICATE: &str = "duplicate key";
 
 /// Reads TOML text.
-pub(crate) fn read(source: &Source) -> Read {
-    let document = match toml_edit::Document::parse(source.text.as_str()) {
-        Ok(document) => document,
-        Err(error) => return (None, vec![syntax(source, &error)]),
-    };
+pub(crate) fn read(source: &Source) -> (Option<Node>, Vec<Finding>) {
+    let (table, errors) = DeTable::parse_recoverable(&source.text);
     let mut reader = Reader { source, findings: Vec::new() };
-    let root = reader.table(document.as_table(), 0..0, 0);
-    (Some(root), reader.findings)
+    let root = reader.table(table.get_ref(), 0..0, 0);
+    // After a key that stands twice the rest is known; after other errors it is a guess.
+    let known = errors.iter().all(|error| error.message() == DUPLICATE);
+    if !known {
+        reader.findings.clear();
+    }
+    let mut syntax: Vec<Finding> = errors.iter().map(|error| syntax(source, error)).collect();
+    syntax.sort_by_key(|finding| finding.span.start);
+    let line_end = |at: usize| source.text[at..].find('\n').map_or(source.text.len(), |length| at + length);
+    let mut last: Option<(usize, String)> = None;
+    for finding in syntax {
+        // What follows an error in its line, or says the same again, is an echo of it: a list that is not
+        // closed makes each line after it wrong.
+        let echo = |(end, message): &(usize, String)| {
+            finding.span.start <= *end || finding.problem.message == *message
+        };
+        if !last.as_ref().is_some_and(echo) {
+            let end = line_end(source.boundary(finding.span.start));
+            last = Some((end, finding.problem.message.clone()));
+            reader.findings.push(finding);
+        }
+    }
+    (known.then_some(root), reader.findings)
 }
 
-fn syntax(source: &Source, error: &toml_edit::TomlError) -> Finding {
+fn syntax(source: &Source, error: &toml::de::Error) -> Finding {
     let span = error.span().unwrap_or(source.text.len()..source.text.len());
     let message = match error.message() {
-        "duplicate key" => format!("the key `{}` stands twice", source.slice(&span).trim()),
-        message => message.replace('\n', ", "),
+        DUPLICATE => format!("the key `{}` stands twice", source.slice(&span).trim()),
+        message => message.replace('\n', ", ").trim_end_matches(", expected nothing").to_owned(),
     };
     Finding::new(At::root(), span, message)
 }
@@ -39,62 +58,45 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn table(&mut self, table: &dyn TableLike, span: Range<usize>, depth: usize) -> Node {
-        let mut entries = Vec::with_capacity(table.len());
-        for (text, item) in table.iter() {
-            let key = table.key(text).and_then(toml_edit::Key::span).unwrap_or(span.clone());
-            let node = self.item(item, &key, depth + 1);
-            entries.push((Key { text: text.to_owned(), span: key }, node));
-        }
+    fn table(&mut self, table: &DeTable<'_>, span: Range<usize>, depth: usize) -> Node {
+        let entries = table.iter().map(|(key, value)| {
+            let node = self.value(value.get_ref(), value.span(), depth + 1);
+            (Key { text: key.get_ref().to_string(), span: key.span() }, node)
+        });
+        let entries = entries.collect();
         Node::new(Value::Table(entries), span)
     }
 
-    fn item(&mut self, item: &Item, key: &Range<usize>, depth: usize) -> Node {
-        // An implicit table (`a` of `[a.b]`) has no place but its key's.
-        let span = item.span().unwrap_or(key.clone());
-        if depth > MAX_DEPTH {
-            self.findings.push(too_deep(span.clone()));
-            return Node::new(Value::Null, span);
-        }
-        match item {
-            Item::None => Node::new(Value::Null, span),
-            Item::Value(value) => self.value(value, span, depth),
-            Item::Table(table) => self.table(table, span, depth),
-            Item::ArrayOfTables(tables) => {
-                let items = tables.iter().map(|table| {
-                    let header = table.span().unwrap_or(key.clone());
-                    self.table(table, header, depth + 1)
-                });
-                Node::new(Value::Array(items.collect()), span)
-            }
-        }
-    }
-
-    fn value(&mut self, value: &toml_edit::Value, span: Range<usize>, depth: usize) -> Node {
+    fn value(&mut self, value: &DeValue<'_>, span: Range<usize>, depth: usize) -> Node {
         if depth > MAX_DEPTH {
             self.findings.push(too_deep(span.clone()));
             return Node::new(Value::Null, span);
         }
         let read = match value {
-            toml_edit::Value::String(text) => Value::String(text.value().clone()),
-            toml_edit::Value::Integer(number) => Value::Integer(*number.value()),
-            toml_edit::Value::Boolean(value) => Value::Bool(*value.value()),
+            DeValue::String(text) => Value::String(text.to_string()),
+            DeValue::Integer(number) => integer(number).unwrap_or_else(|| self.bad_number(&span)),
+            DeValue::Float(number) => float(number).unwrap_or_else(|| self.bad_number(&span)),
+            DeValue::Boolean(value) => Value::Bool(*value),
             // A moment in time is text to the rest of us: RFC 3339 in both cases.
-            toml_edit::Value::Datetime(moment) => Value::String(moment.value().to_string()),
-            toml_edit::Value::Float(number) if number.value().is_finite() => Value::Float(*number.value()),
-            toml_edit::Value::Float(_) => {
-                self.findings.push(bad_number(span.clone(), self.source.slice(&span)));
-                Value::Float(0.0)
-            }
-            toml_edit::Value::Array(items) => {
-                let read = items.iter().map(|item| {
-                    let span = item.span().unwrap_or(span.clone());
-                    self.value(item, span, depth + 1)
-                });
-                Value::Array(read.collect())
-            }
-            toml_edit::Value::InlineTable(table) => return self.table(table, span, depth),
+            DeValue::Datetime(moment) => Value::String(moment.to_string()),
+            DeValue::Array(items) => Value::Array(
+                items.iter().map(|item| self.value(item.get_ref(), item.span(), depth + 1)).collect(),
+            ),
+            DeValue::Table(table) => return self.table(table, span, depth),
         };
         Node::new(read, span)
     }
+
+    fn bad_number(&mut self, span: &Range<usize>) -> Value {
+        self.findings.push(bad_number(span.clone(), self.source.slice(span)));
+        Value::Integer(0)
+    }
+}
+
+fn integer(number: &DeInteger<'_>) -> Option<Value> {
+    i64::from_str_radix(number.as_str(), number.radix()).ok().map(Value::Integer)
+}
+
+fn float(number: &DeFloat<'_>) -> Option<Value> {
+    number.as_str().parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::Float)
 }

@@ -39,6 +39,17 @@ impl Kinds {
         }
     }
 
+    fn of_constant(constant: &Json) -> Kinds {
+        match constant {
+            Json::Null => Kinds::NULL,
+            Json::Bool(_) => Kinds::BOOL,
+            Json::Number(_) => Kinds::NUMBER,
+            Json::String(_) => Kinds::STRING,
+            Json::Array(_) => Kinds::LIST,
+            Json::Object(_) => Kinds::TABLE,
+        }
+    }
+
     fn named(name: &str) -> Kinds {
         match name {
             "null" => Kinds::NULL,
@@ -279,6 +290,10 @@ impl Compiler<'_> {
             _ => Kinds::ANY,
         };
         shape.constants = list("enum").iter().chain(schema.get("const")).cloned().collect();
+        if !schema.contains_key("type") && !shape.constants.is_empty() {
+            let kinds = shape.constants.iter().map(Kinds::of_constant);
+            shape.kinds = kinds.fold(Kinds::NONE, Kinds::or);
+        }
         if schema.contains_key("enum") && shape.constants.is_empty() {
             shape.kinds = Kinds::NONE;
         }

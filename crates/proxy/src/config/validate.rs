@@ -235,7 +235,11 @@ impl Walk<'_> {
     }
 
     fn kind_hint(&self, kinds: Kinds, options: &[ShapeId], node: &Node) -> Option<String> {
-        if let Value::String(text) = &node.value {
+        // A hint may quote the text only when it may be shown.
+        let open = !node.is_secret();
+        if let Value::String(text) = &node.value
+            && open
+        {
             let number = kinds.has(Kinds::NUMBER) && text.parse::<f64>().is_ok_and(f64::is_finite);
             let boolean = kinds.has(Kinds::BOOL) && matches!(text.as_str(), "true" | "false");
             if number || boolean {
@@ -250,6 +254,7 @@ impl Walk<'_> {
             return Some("write it as a list: `[...]`".to_owned());
         }
         if let Value::String(text) = &node.value
+            && open
             && options.iter().any(|id| self.shapes.get(*id).tag().is_some_and(|(tag, _)| tag == text))
         {
             return Some(format!("`{text}` is a key here: write a table with it"));
