@@ -18,7 +18,7 @@ use crate::wire::{SendError, Sender};
 
 /// Whether a whole message reached the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub(super) enum Ended {
     /// It did.
     Sent,
     /// The connection broke or the body failed before its end.
@@ -26,7 +26,7 @@ pub enum Ended {
 }
 
 /// Writes the answer of one exchange.
-pub struct Writing<'a> {
+pub(super) struct Writing<'a> {
     session: &'a Session,
     listener: &'a Rc<LocalListener>,
     method: Method,
@@ -37,7 +37,7 @@ pub struct Writing<'a> {
 
 impl<'a> Writing<'a> {
     /// For the request of `head`, the `served`-th on its connection.
-    pub fn new(session: &'a Session, listener: &'a Rc<LocalListener>, served: u32, head: &RequestHead) -> Self {
+    pub(super) fn new(session: &'a Session, listener: &'a Rc<LocalListener>, served: u32, head: &RequestHead) -> Self {
         let more = h1::keep_alive(head.version, &head.fields)
             && served < listener.shared.requests_per_connection
             && !session.worker.is_draining()
@@ -47,20 +47,20 @@ impl<'a> Writing<'a> {
     }
 
     /// For a request that was not understood.
-    pub fn closing(session: &'a Session, listener: &'a Rc<LocalListener>) -> Self {
+    pub(super) fn closing(session: &'a Session, listener: &'a Rc<LocalListener>) -> Self {
         let (method, version) = (Method::Get, Version::Http11);
         Writing { session, listener, method, version, connection: Connection::Close }
     }
 
     /// Answers with a failure.
-    pub async fn fail(&mut self, exchange: &mut Exchange, head: &RequestHead, failure: Failure) -> Next {
+    pub(super) async fn fail(&mut self, exchange: &mut Exchange, head: &RequestHead, failure: Failure) -> Next {
         exchange.outcome = Outcome::Failed(failure);
         let response = problem_answer::answer(failure, exchange, Form::of(head));
         self.response(exchange, response).await
     }
 
     /// Sends the answer.
-    pub async fn response(&mut self, exchange: &mut Exchange, response: Response) -> Next {
+    pub(super) async fn response(&mut self, exchange: &mut Exchange, response: Response) -> Next {
         let Response { head, body } = response;
         exchange.status = head.status;
         if let Outcome::Failed(failure) = exchange.outcome
@@ -85,7 +85,7 @@ impl<'a> Writing<'a> {
     }
 
     /// Sends a 101.
-    pub async fn switch(&mut self, exchange: &mut Exchange, head: &ResponseHead) -> Ended {
+    pub(super) async fn switch(&mut self, exchange: &mut Exchange, head: &ResponseHead) -> Ended {
         exchange.status = head.status;
         let mut text = Vec::with_capacity(256);
         h1::response_head(head, Framing::None, self.version, Persist::Upgrade, &mut text);
