@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Reads an address and port for the admin endpoints: "127.0.0.1:9900", "[::1]:9900", "localhost:9900".
+/// Reads an address and port for the admin endpoints: `127.0.0.1:9900`, `[::1]:9900`, `localhost:9900`.
 ///
 /// # Errors
 /// One sentence: what is wrong, and what to write instead. There are no credentials yet, so every address
