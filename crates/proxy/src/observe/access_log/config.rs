@@ -57,11 +57,11 @@ pub enum Layout {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Redact {
-    /// Headers whose values are written as "[redacted]". Authorization, cookies and the usual API key and
+    /// Headers whose values are written as `[redacted]`. Authorization, cookies and the usual API key and
     /// token headers always are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
-    /// Query parameters whose values are written as "[redacted]", in any case, with or without "-" and "_".
+    /// Query parameters whose values are written as `[redacted]`, in any case, with or without "-" and "_".
     /// Tokens, passwords, keys, codes and signatures always are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub query: Vec<String>,

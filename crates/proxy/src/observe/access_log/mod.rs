@@ -2,8 +2,8 @@
 //!
 //! Promise: formatting happens in the worker's own buffer ([`LogWriter`]); a thread of the log's own does the
 //! writing. When it cannot keep up, lines are dropped and counted (`sluice_access_log_dropped_total`): the
-//! data plane never waits for a log. Credentials are not written ([`redact`]), control bytes are escaped
-//! ([`escape`]), and a file that was renamed and opened again loses no line.
+//! data plane never waits for a log. Credentials are not written (`redact`), control bytes are escaped
+//! (`escape`), and a file that was renamed and opened again loses no line.
 
 mod config;
 pub(crate) mod escape;
