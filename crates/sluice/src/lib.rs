@@ -12,4 +12,5 @@ mod explain;
 mod reference;
 mod reload;
 mod run;
+mod status;
 mod watch;
