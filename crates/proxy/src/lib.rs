@@ -6,6 +6,7 @@
 //! and the facts everything shares: `exchange`, `failure`, `facts`, `value`, `problem`, `world`.
 
 pub mod action;
+pub mod closest;
 pub mod config;
 pub mod exchange;
 pub mod expression;
@@ -13,6 +14,7 @@ pub mod facts;
 pub mod failure;
 pub mod filter;
 pub mod observe;
+pub mod percent;
 pub mod pipeline;
 pub mod problem;
 pub mod request_id;

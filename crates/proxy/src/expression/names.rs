@@ -1,0 +1,171 @@
+//! The names an expression knows.
+//!
+//! Promise: an unknown name is a fault with a suggestion, never an absent value.
+
+use std::ops::Range;
+
+use sluice_http::FieldName;
+
+use super::check::{Checker, Typed};
+use super::fact::Fact;
+use super::parse::{Kind, Node};
+use super::tree::{Scalar, Text};
+use crate::closest::closest;
+
+/// Something with members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Request,
+    Client,
+    Listener,
+    Route,
+}
+
+/// Values by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Map {
+    Headers,
+    Query,
+    Cookies,
+    Params,
+}
+
+const ROOTS: &[&str] = &["request", "client", "listener", "route", "params"];
+
+const REQUEST: &[&str] =
+    &["method", "path", "target", "host", "scheme", "version", "id", "headers", "query", "cookies"];
+
+impl Place {
+    fn members(self) -> &'static [&'static str] {
+        match self {
+            Place::Request => REQUEST,
+            Place::Client => &["address"],
+            Place::Listener | Place::Route => &["name"],
+        }
+    }
+
+    /// What the place itself stands for.
+    pub(super) fn value(self) -> Option<Fact> {
+        match self {
+            Place::Listener => Some(Fact::Listener),
+            Place::Route => Some(Fact::Route),
+            Place::Request | Place::Client => None,
+        }
+    }
+
+    /// How to go on from it.
+    pub(super) fn hint(self) -> String {
+        format!("it has: {}", self.members().join(", "))
+    }
+
+    fn member(self, name: &str) -> Option<Typed> {
+        let fact = match (self, name) {
+            (Place::Request, "method") => Fact::Method,
+            (Place::Request, "path") => Fact::Path,
+            (Place::Request, "target") => Fact::Target,
+            (Place::Request, "host") => {
+                // Hosts have no case (RFC 9110 section 4.2.3): read in lower case whatever was received.
+                return Some(Typed::Scalar(Scalar::Text(Text::Lower(Box::new(Text::Fact(Fact::Host))))));
+            }
+            (Place::Request, "scheme") => Fact::Scheme,
+            (Place::Request, "version") => Fact::Version,
+            (Place::Request, "id") => Fact::RequestId,
+            (Place::Request, "headers") => return Some(Typed::Map(Map::Headers)),
+            (Place::Request, "query") => return Some(Typed::Map(Map::Query)),
+            (Place::Request, "cookies") => return Some(Typed::Map(Map::Cookies)),
+            (Place::Client, "address") => return Some(Typed::Scalar(Scalar::Address)),
+            (Place::Listener, "name") => Fact::Listener,
+            (Place::Route, "name") => Fact::Route,
+            _ => return None,
+        };
+        Some(Typed::Scalar(Scalar::Text(Text::Fact(fact))))
+    }
+}
+
+impl Checker<'_> {
+    pub(super) fn name(&mut self, name: &str, part: &Range<usize>) -> Option<Typed> {
+        Some(match name {
+            "request" => Typed::Place(Place::Request),
+            "client" => Typed::Place(Place::Client),
+            "listener" => Typed::Place(Place::Listener),
+            "route" => Typed::Place(Place::Route),
+            "params" => Typed::Map(Map::Params),
+            "null" => {
+                let hint = "has(request.headers.x) asks whether a value is there";
+                return self.fault(part, "there is no null", hint);
+            }
+            _ => {
+                let hint = match closest(name, ROOTS.iter().copied()) {
+                    Some(root) => format!("did you mean `{root}`?"),
+                    None => match closest(name, REQUEST.iter().copied().chain(["address"])) {
+                        Some("address") => "did you mean `client.address`?".to_owned(),
+                        Some(member) => format!("did you mean `request.{member}`?"),
+                        None => format!("there are: {}; a text stands in quotes", ROOTS.join(", ")),
+                    },
+                };
+                return self.fault(part, format!("`{name}` is not known here"), hint);
+            }
+        })
+    }
+
+    pub(super) fn member(&mut self, of: &Node, name: &str, part: &Range<usize>) -> Option<Typed> {
+        match self.check(of)? {
+            Typed::Place(place) => place.member(name).or_else(|| {
+                let hint = match closest(name, place.members().iter().copied()) {
+                    Some(member) => format!("did you mean `{member}`?"),
+                    None => place.hint(),
+                };
+                self.fault(
+                    part,
+                    format!("`{}` has no member `{name}`", self.source(&of.part).to_owned()),
+                    hint,
+                )
+            }),
+            Typed::Map(map) => self.entry_named(map, name, part),
+            _ => {
+                let message = format!("`{}` has no members", self.source(&of.part));
+                self.fault(part, message, format!("for a method add brackets: .{name}(...)"))
+            }
+        }
+    }
+
+    pub(super) fn entry(&mut self, of: &Node, key: &Node) -> Option<Typed> {
+        let found = self.check(of);
+        let Kind::Text(name) = &key.kind else {
+            let hint = "for instance request.headers[\"x-beta\"]";
+            return self.fault(&key.part, "the name of an entry must be a text in quotes", hint);
+        };
+        match found? {
+            Typed::Map(map) => self.entry_named(map, name, &key.part),
+            Typed::Place(place) if place.members().contains(&name.as_str()) => place.member(name),
+            _ => {
+                let message = format!("`{}` has no entries", self.source(&of.part));
+                self.fault(
+                    &of.part,
+                    message,
+                    "request.headers, request.query, request.cookies and params have",
+                )
+            }
+        }
+    }
+
+    fn entry_named(&mut self, map: Map, name: &str, part: &Range<usize>) -> Option<Typed> {
+        let fact = self.fact_of(map, name, part)?;
+        Some(Typed::Scalar(Scalar::Text(Text::Fact(fact))))
+    }
+
+    pub(super) fn fact_of(&mut self, map: Map, name: &str, part: &Range<usize>) -> Option<Fact> {
+        Some(match map {
+            Map::Headers => match FieldName::new(name) {
+                Some(name) => Fact::Header(name),
+                None => {
+                    let message = format!("`{}` is not a header name", name.escape_debug());
+                    return self.fault(part, message, "letters, digits and !#$%&'*+-.^_`|~ stand in one");
+                }
+            },
+            Map::Query => Fact::Parameter(name.into()),
+            Map::Cookies => Fact::Cookie(name.into()),
+            Map::Params => Fact::Param(name.into()),
+        })
+    }
+}
