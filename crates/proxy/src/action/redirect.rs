@@ -3,15 +3,12 @@
 //! Promise: Location is a valid URI reference whatever the client sent, and a redirect to a path of this host
 //! cannot be turned into one to another host ("//evil.example/").
 
-use std::borrow::Cow;
-use std::fmt::Write;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::{Body, NameId, RequestHead, Response, ResponseHead};
 
 use crate::exchange::Exchange;
-use crate::facts::{Facts, Params};
+use crate::percent::{Set, encode};
 use crate::problem::{At, Problems};
 use crate::template::{Escape, Template};
 
@@ -62,7 +59,7 @@ enum Query {
 enum Place {
     /// It names one.
     Elsewhere,
-    /// It is a path: this host, even if a value starts with slashes.
+    /// It is a path: this host, even if a value starts with slashes or a scheme.
     ThisHost,
 }
 
@@ -77,30 +74,24 @@ impl Redirect {
                 .hint("308 or 301 for good, 307 or 302 for now, 303 to fetch another page after a POST");
             return None;
         }
-        let speaks_of_query = config.to.contains('?') || config.to.contains("{query");
-        let query = match config.keep_query && !speaks_of_query {
+        let to = to?;
+        let of_query = |name: String| name == "target" || name == "query" || name.starts_with("query.");
+        let query = match config.keep_query && !config.to.contains('?') && !to.variables().any(of_query) {
             true => Query::Added,
             false => Query::AsWritten,
         };
-        let place = match config.to.contains("://") || config.to.starts_with("//") {
-            true => Place::Elsewhere,
-            false => Place::ThisHost,
-        };
-        Some(Redirect { to: to?, status, query, place })
+        Some(Redirect { to, status, query, place: place(&config.to) })
     }
 
     /// The answer to the request `head`.
     pub fn answer(&self, exchange: &Exchange, head: &RequestHead) -> Response {
-        let path = raw_path(head);
-        let params = encoded(&exchange.params);
-        let facts = Facts { path: &path, params: &params, ..exchange.facts(head) };
-        let mut text = String::new();
-        self.to.render(&facts, &mut text);
-        let mut location = uri_reference(&text);
+        let mut location = String::new();
+        self.to.render(&exchange.facts(head), &mut location);
         if self.place == Place::ThisHost {
-            let slashes = location.len() - location.trim_start_matches('/').len();
-            location.replace_range(..slashes, if slashes > 0 { "/" } else { "" });
+            let slashes = location.len() - location.trim_start_matches(['/', '\\']).len();
+            location.replace_range(..slashes, "/");
         }
+        let mut location = uri_reference(&location);
         if self.query == Query::Added
             && let Some(query) = head.query().filter(|query| !query.is_empty())
         {
@@ -120,6 +111,9 @@ fn target<'a>(to: &'a str, at: &At, problems: &mut Problems) -> Option<Template>
         _ if to.contains(|c: char| c.is_whitespace() || c.is_control()) => {
             Some("it holds a space or a control character")
         }
+        _ if !to.starts_with(['/', '{']) && !to.contains("://") => {
+            Some("it starts with neither a slash nor a scheme")
+        }
         _ => None,
     };
     if let Some(wrong) = wrong {
@@ -127,54 +121,23 @@ fn target<'a>(to: &'a str, at: &At, problems: &mut Problems) -> Option<Template>
         problems.add(at, format!("not a place to go to: {wrong}")).hint(hint);
         return None;
     }
-    problems.take(at, Template::compile(to, Escape::None))
+    problems.take(at, Template::compile(to, Escape::Path))
 }
 
-/// The path as the client wrote it, with one slash first: "//host/x" after nothing would name a host.
-fn raw_path(head: &RequestHead) -> Cow<'_, str> {
-    let path = head.path();
-    let rest = path.trim_start_matches(['/', '\\']);
-    match path {
-        "*" => Cow::Borrowed("/"),
-        // What was trimmed is one slash: the path is fine as it is.
-        _ if path.starts_with('/') && rest.len() + 1 == path.len() => Cow::Borrowed(path),
-        _ => Cow::Owned(format!("/{rest}")),
+fn place(to: &str) -> Place {
+    match to.starts_with("//") || (!to.starts_with('/') && to.contains("://")) {
+        true => Place::Elsewhere,
+        false => Place::ThisHost,
     }
-}
-
-/// Values come decoded: "?", "#" and "%" in them must not mean anything in the new place.
-fn encoded(params: &Params) -> Params {
-    let encode = |value: &str| {
-        let mut out = String::with_capacity(value.len());
-        for byte in value.bytes() {
-            match byte {
-                b'%' | b'?' | b'#' | b'&' | b'+' => push_escaped(byte, &mut out),
-                _ if byte.is_ascii() => out.push(byte as char),
-                _ => push_escaped(byte, &mut out),
-            }
-        }
-        out
-    };
-    Params(params.0.iter().map(|(name, value)| (name.clone(), encode(value))).collect())
 }
 
 /// Encodes what no URI holds (RFC 3986 section 2), and the backslash, which browsers take for a slash.
 fn uri_reference(text: &str) -> String {
+    // "%" too: what is encoded already stays.
+    const URI: Set = Set::QUERY.with(b"%#[]");
     let mut out = String::with_capacity(text.len() + 64);
-    for byte in text.bytes() {
-        match byte {
-            0..=0x20 | 0x7f.. | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => {
-                push_escaped(byte, &mut out);
-            }
-            _ => out.push(byte as char),
-        }
-    }
+    encode(text.as_bytes(), URI, &mut out);
     out
-}
-
-fn push_escaped(byte: u8, out: &mut String) {
-    // Writing to a String cannot fail.
-    _ = write!(out, "%{byte:02X}");
 }
 
 #[cfg(test)]
@@ -194,6 +157,7 @@ mod tests {
     fn location(toml: &str, target: &str) -> (u16, String) {
         let mut exchange = fixture::exchange("/normalised");
         exchange.params.0.push((Arc::from("rest"), "/evil.example/a b?c#d%".to_owned()));
+        exchange.params.0.push((Arc::from("js"), "https:evil.example".to_owned()));
         let response = build(toml).unwrap().answer(&exchange, &fixture::request("GET", target).head);
         assert!(response.body.is_empty());
         let location = response.head.fields.get_str(NameId::Location).unwrap().to_owned();
@@ -220,6 +184,8 @@ mod tests {
             ("to = '/n'\nkeep_query = false", "/n"),
             ("to = '/n?b=2'", "/n?b=2"),
             ("to = '/n?{query}'", "/n?a=1"),
+            ("to = 'https://n.example{target}'", "https://n.example/o?a=1"),
+            ("to = '/n/{{query}}'", "/n/%7Bquery%7D?a=1"),
         ] {
             assert_eq!(location(toml, "/o?a=1").1, expected, "{toml}");
         }
@@ -230,6 +196,9 @@ mod tests {
         for target in ["//evil.example/x", "/\\evil.example/x", "///evil.example/x", "/\\/evil.example/x"] {
             assert_eq!(location("to = '{path}'", target).1, "/evil.example/x", "{target}");
         }
+        let next = location("to = '/login?next=https://{host}{path}'", "//evil.example/x").1;
+        assert_eq!(next, "/login?next=https://shop.example%2F%2Fevil.example%2Fx");
+        assert_eq!(location("to = '{param.js}'", "/").1, "/https:evil.example");
         assert_eq!(location("to = '/{param.rest}'", "/").1, "/evil.example/a%20b%3Fc%23d%25");
         assert_eq!(location("to = '{param.rest}'", "/").1, "/evil.example/a%20b%3Fc%23d%25");
     }
@@ -239,6 +208,7 @@ mod tests {
         for (toml, place) in [
             ("to = ''", "to: "),
             ("to = '/a b'", "to: "),
+            ("to = 'a/b'", "to: "),
             ("to = '/{nope}'", "to: "),
             ("to = '/a'\nstatus = 200", "status: "),
             ("to = '/a'\nstatus = 304", "status: "),

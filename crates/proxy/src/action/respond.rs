@@ -110,10 +110,9 @@ fn content(body: &str, at: &At, problems: &mut Problems) -> Option<Content> {
     if body.is_empty() {
         return Some(Content::None);
     }
-    if !body.contains(['{', '}']) {
-        return Some(Content::Fixed(Bytes::copy_from_slice(body.as_bytes())));
-    }
-    problems.take(at, Template::compile(body, Escape::None)).map(Content::Template)
+    let template = problems.take(at, Template::compile(body, Escape::None))?;
+    let fixed = template.is_constant().map(|text| Bytes::copy_from_slice(text.as_bytes()));
+    Some(fixed.map_or(Content::Template(template), Content::Fixed))
 }
 
 #[cfg(test)]

@@ -155,19 +155,25 @@ impl Steps {
         fields: impl Fn(&mut H) -> &mut Fields,
         render: impl Fn(&H, &Template, &mut String),
     ) {
-        let mut text = String::new();
+        let mut rendered = String::new();
         for step in &self.0 {
-            if let Step::Set(_, value) | Step::SetIfMissing(_, value) | Step::Add(_, value) = step {
-                text.clear();
-                render(head, value, &mut text);
-            }
+            let value = match step {
+                Step::Remove(_) | Step::Rename(..) => "",
+                Step::Set(_, value) | Step::SetIfMissing(_, value) | Step::Add(_, value) => {
+                    value.is_constant().unwrap_or_else(|| {
+                        rendered.clear();
+                        render(head, value, &mut rendered);
+                        &rendered
+                    })
+                }
+            };
             let fields = fields(head);
             match step {
                 Step::Remove(name) => _ = fields.remove(name),
                 Step::Rename(from, to) => _ = fields.rename(from, to),
-                Step::Set(name, _) => fields.set(name, text.as_bytes()),
+                Step::Set(name, _) => fields.set(name, value.as_bytes()),
                 Step::SetIfMissing(name, _) if fields.contains(name) => {}
-                Step::SetIfMissing(name, _) | Step::Add(name, _) => fields.append(name, text.as_bytes()),
+                Step::SetIfMissing(name, _) | Step::Add(name, _) => fields.append(name, value.as_bytes()),
             }
         }
     }
@@ -214,37 +220,21 @@ fn compile_value(text: &str, allowed: Variables, at: &At, problems: &mut Problem
         problems.add(at, "a field value may not hold control characters").hint(hint);
         return None;
     }
+    let template = problems.take(at, Template::compile(text, Escape::None))?;
     if allowed == Variables::Exchange
-        && let Some(variable) = variables(text).find(|name| !known_after_forwarding(name))
+        && let Some(variable) = template.variables().find(|name| !known_after_forwarding(name))
     {
         let message = format!("`{{{variable}}}` is not known when the response comes back");
         let hint = "use {client}, {listener}, {param.NAME}, {request_id}, {route} or {scheme}";
         problems.add(at, message).hint(hint);
         return None;
     }
-    problems.take(at, Template::compile(text, Escape::None))
+    Some(template)
 }
 
 fn known_after_forwarding(variable: &str) -> bool {
     matches!(variable, "client" | "listener" | "request_id" | "route" | "scheme")
         || variable.starts_with("param.")
-}
-
-/// The names between single braces; a doubled brace is a literal one.
-fn variables(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        loop {
-            let after = &rest[rest.find('{')? + 1..];
-            if let Some(literal) = after.strip_prefix('{') {
-                rest = literal;
-                continue;
-            }
-            let end = after.find('}')?;
-            rest = &after[end + 1..];
-            return Some(&after[..end]);
-        }
-    })
 }
 
 /// Checks a field name that a document wants to edit: a token, and none of those that the gateway itself
@@ -382,10 +372,5 @@ mod tests {
         ];
         assert_eq!(places, expected, "{found:?}");
         assert!(found[8].1.contains("{header.cookie}"), "{found:?}");
-    }
-
-    #[test]
-    fn doubled_braces_are_no_variables() {
-        assert_eq!(variables("{{a}} {b} x {c.d}{").collect::<Vec<_>>(), ["b", "c.d"]);
     }
 }

@@ -3,15 +3,13 @@
 //! Promise: parameters that no edit names keep their order and their spelling, byte for byte; values are
 //! percent-encoded, so that a value can never become a second parameter.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::facts::Facts;
-use crate::pipeline::normalize::escaped;
+use crate::percent::{Plus, Set, decoded, encode};
 use crate::problem::{At, Problems};
 use crate::template::{Escape, Template};
 
@@ -64,11 +62,12 @@ impl QueryEdits {
         let mut out = String::with_capacity(query.len() + 32);
         let mut done = vec![false; self.set.len()];
         for pair in query.split('&').filter(|_| !query.is_empty()) {
-            let name = decoded(pair.split('=').next().unwrap_or(pair));
-            if self.remove.iter().any(|removed| *removed == name) {
+            // Names are compared as forms mean them: "+" is a space, escapes are decoded.
+            let name = decoded(pair.split('=').next().unwrap_or(pair).as_bytes(), Plus::Space);
+            if self.remove.iter().any(|removed| name.clone().eq(removed.bytes())) {
                 continue;
             }
-            match self.set.iter().position(|(set, _)| *set == name) {
+            match self.set.iter().position(|(set, _)| name.clone().eq(set.bytes())) {
                 None => push_pair(&mut out, pair),
                 Some(index) if done[index] => {}
                 Some(index) => {
@@ -116,35 +115,9 @@ fn push_edit(out: &mut String, (name, value): &(String, Template), facts: &Facts
     let mut text = String::new();
     value.render(facts, &mut text);
     push_pair(out, "");
-    push_encoded(out, name);
+    encode(name.as_bytes(), Set::UNRESERVED, out);
     out.push('=');
-    push_encoded(out, &text);
-}
-
-/// Percent-encodes all but the unreserved characters (RFC 3986 section 2.3).
-fn push_encoded(out: &mut String, text: &str) {
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
-            // Writing to a String cannot fail.
-            byte => _ = write!(out, "%{byte:02X}"),
-        }
-    }
-}
-
-/// The name of a parameter as forms mean it: "+" is a space, escapes are decoded.
-fn decoded(name: &str) -> Cow<'_, str> {
-    if !name.contains(['%', '+']) {
-        return Cow::Borrowed(name);
-    }
-    let mut bytes = Vec::with_capacity(name.len());
-    let mut rest = name.as_bytes();
-    while let Some(&byte) = rest.first() {
-        let escape = escaped(rest);
-        bytes.push(escape.unwrap_or(if byte == b'+' { b' ' } else { byte }));
-        rest = &rest[if escape.is_some() { 3 } else { 1 }..];
-    }
-    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+    encode(text.as_bytes(), Set::UNRESERVED, out);
 }
 
 #[cfg(test)]

@@ -35,7 +35,8 @@ pub struct Config {
     /// that matches first is replaced by `to`. Without a match nothing changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regex: Option<String>,
-    /// What `regex` is replaced by: `${name}` and `${1}` are its groups, `$$` is a dollar sign.
+    /// What `regex` is replaced by: `$name` and `$1` are its groups, `$$` is a dollar sign. Where a letter
+    /// follows, a group needs braces, which a file writes as `$${name}`: `${...}` is the environment there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     /// The new path: a text with variables, each percent-encoded as one segment: "/v2/items/{param.id}".
@@ -106,10 +107,14 @@ impl Filter for Rewrite {
 
     async fn on_request(&self, exchange: &mut Exchange, request: &mut Request) -> Result<Flow, Failure> {
         let head = &mut request.head;
-        if head.method != Method::Connect
-            && head.target() != "*"
-            && let Some(target) = self.target(exchange, head)?
-        {
+        if head.method == Method::Connect || head.target() == "*" {
+            return Ok(Flow::Continue);
+        }
+        if self.path.is_some() && !normalize::has_plain_segments(head.path()) {
+            let normalised = normalize::encode(&normalize::path(head.path())?);
+            head.set_target(&assembled(head, &normalised, head.query().unwrap_or("")));
+        }
+        if let Some(target) = self.target(exchange, head)? {
             head.set_target(&target);
         }
         Ok(Flow::Continue)
@@ -133,18 +138,30 @@ impl Rewrite {
         if path.is_none() && query.is_none() {
             return Ok(None);
         }
-        let mut target = origin_of(head.target()).to_owned();
-        match &path {
-            Some(path) => target.push_str(path),
-            None if head.path().is_empty() => target.push('/'),
-            None => target.push_str(head.path()),
-        }
+        let path = path.as_deref().unwrap_or(path_of(head));
         let query = query.as_deref().unwrap_or(head.query().unwrap_or(""));
-        if !query.is_empty() {
-            target.push('?');
-            target.push_str(query);
-        }
-        Ok(Some(target))
+        Ok(Some(assembled(head, path, query)))
+    }
+}
+
+/// The target in the form it has, with another path and query.
+fn assembled(head: &RequestHead, path: &str, query: &str) -> String {
+    let origin = origin_of(head.target());
+    let mut target = String::with_capacity(origin.len() + path.len() + 1 + query.len());
+    target.push_str(origin);
+    target.push_str(path);
+    if !query.is_empty() {
+        target.push('?');
+        target.push_str(query);
+    }
+    target
+}
+
+/// The path, "/" in an absolute form without one.
+fn path_of(head: &RequestHead) -> &str {
+    match head.path() {
+        "" => "/",
+        path => path,
     }
 }
 
@@ -160,15 +177,7 @@ fn origin_of(target: &str) -> &str {
 
 impl PathEdit {
     fn path(&self, exchange: &Exchange, head: &RequestHead) -> Result<Option<String>, Failure> {
-        let normalised;
-        let mut raw = head.path();
-        if raw.is_empty() {
-            raw = "/";
-        }
-        if !normalize::has_plain_segments(raw) {
-            normalised = normalize::encode(&normalize::path(raw)?);
-            raw = &normalised;
-        }
+        let raw = path_of(head);
         let edited = match self {
             PathEdit::Prefix { from, to } => prefix_end(raw, from).map(|end| format!("{to}{}", &raw[end..])),
             PathEdit::Regex { regex, to } => replace(regex, to, raw),
@@ -313,7 +322,7 @@ fn regex_edit(text: &str, to: Option<&str>, at: &At, problems: &mut Problems) ->
     let Some(to) = to else {
         problems
             .add(at, "`regex` needs `to`: what the part that matches is replaced by")
-            .hint("for example: regex = \"^/x/(?<id>[^/]+)$\", to = \"/y/${id}\"");
+            .hint("for example: regex = \"^/x/(?<id>[^/]+)$\", to = \"/y/$id\"");
         return None;
     };
     let at = at.key("to");
@@ -327,9 +336,8 @@ fn regex_edit(text: &str, to: Option<&str>, at: &At, problems: &mut Problems) ->
     match pieces(to, &regex) {
         Ok(to) => Some(PathEdit::Regex { regex, to }),
         Err(message) => {
-            let names: Vec<String> =
-                regex.capture_names().flatten().map(|name| format!("${{{name}}}")).collect();
-            let numbers = (1..regex.captures_len()).map(|index| format!("${{{index}}}"));
+            let names: Vec<String> = regex.capture_names().flatten().map(|name| format!("${name}")).collect();
+            let numbers = (1..regex.captures_len()).map(|index| format!("${index}"));
             let known: Vec<String> = names.into_iter().chain(numbers).collect();
             problems.add(&at, message).hint(match known.as_slice() {
                 [] => "the regex has no group; write $$ for a dollar sign".to_owned(),
@@ -338,6 +346,18 @@ fn regex_edit(text: &str, to: Option<&str>, at: &At, problems: &mut Problems) ->
             None
         }
     }
+}
+
+/// The name of a group after its dollar sign, and what follows: `name`, `1`, or either in braces, which are
+/// needed where the text goes on with a letter.
+fn group_name(text: &str) -> Option<(&str, &str)> {
+    if let Some(braced) = text.strip_prefix('{') {
+        return braced.split_once('}');
+    }
+    let numbered = text.starts_with(|c: char| c.is_ascii_digit());
+    let is_name = |c: char| c.is_ascii_digit() || (!numbered && (c.is_ascii_alphabetic() || c == '_'));
+    let end = text.find(|c| !is_name(c)).unwrap_or(text.len());
+    (end > 0).then(|| text.split_at(end))
 }
 
 fn pieces(to: &str, regex: &Regex) -> Result<Box<[Piece]>, String> {
@@ -350,15 +370,13 @@ fn pieces(to: &str, regex: &Regex) -> Result<Box<[Piece]>, String> {
             rest = after;
             continue;
         }
-        let (name, after) = after
-            .strip_prefix('{')
-            .and_then(|after| after.split_once('}'))
-            .ok_or("a `$` stands alone: groups are written `${name}` or `${1}`")?;
+        let (name, after) =
+            group_name(after).ok_or("a `$` stands alone: groups are written `$name` or `$1`")?;
         let index = match name.parse::<usize>() {
             Ok(index) => Some(index).filter(|index| *index < regex.captures_len()),
             Err(_) => regex.capture_names().position(|known| known == Some(name)),
         };
-        pieces.push(Piece::Group(index.ok_or_else(|| format!("`${{{name}}}` is not a group of the regex"))?));
+        pieces.push(Piece::Group(index.ok_or_else(|| format!("`${name}` is not a group of the regex"))?));
         rest = after;
     }
     pieces.push(Piece::Text(rest.to_owned()));
@@ -424,7 +442,7 @@ mod tests {
         check(
             "strip_prefix = '/api'",
             &[
-                ("/api/../secret", "/api/../secret"),
+                ("/api/../secret?a=1", "/secret?a=1"),
                 ("/x/%2e%2e/api/y", "/y"),
                 ("//api//y", "/y"),
                 ("/api//evil.example/x", "/evil.example/x"),
@@ -444,8 +462,8 @@ mod tests {
     #[test]
     fn a_regex_works_on_the_raw_path_and_keeps_the_query() {
         check(
-            "regex = '^/x/(?<id>[^/]+)$'\nto = '/y/${id}/${1}'",
-            &[("/x/7?a=1", "/y/7/7?a=1"), ("/x/a%2Fb", "/y/a%2Fb/a%2Fb"), ("/x/7/8", "/x/7/8")],
+            "regex = '^/x/(?<id>[^/]+)$'\nto = '/y/$id/$1a/${id}b'",
+            &[("/x/7?a=1", "/y/7/7a/7b?a=1"), ("/x/a%2Fb", "/y/a%2Fb/a%2Fba/a%2Fbb"), ("/x/7/8", "/x/7/8")],
         );
         check("regex = '/old'\nto = '$$new'", &[("/old/a", "/$new/a"), ("/a/old/b", "/a$new/b")]);
         check("regex = '^/a'\nto = '//'", &[("/a/x", "/x")]);
@@ -454,7 +472,19 @@ mod tests {
     #[test]
     fn a_path_template_encodes_its_values_as_segments() {
         check("path = '/v2/items/{param.id}'", &[("/x?a=1", "/v2/items/a%2Fb%3Fc%20d?a=1")]);
-        assert_eq!(rewritten("path = '/v2/{param.up}/x'", "/"), Err(Failure::BadRequest));
+        check(
+            "path = '/v1{path}'",
+            &[("/a/../b%20c?x", "/v1/b%20c?x"), ("http://a.example", "http://a.example/v1/")],
+        );
+    }
+
+    #[test]
+    fn no_edit_can_climb_out_of_the_path() {
+        let climbed = rewritten("path = '/v2/{param.up}/x'", "/");
+        assert!(!climbed.is_ok_and(|target| target.contains("..")));
+        let toml = r"regex = '^(.*/\.)x$'
+            to = '${1}.'";
+        assert_eq!(rewritten(toml, "/a/.x"), Err(Failure::BadRequest));
     }
 
     #[test]
@@ -480,9 +510,10 @@ mod tests {
             ("to = '/b'", "to: "),
             ("regex = '/a'", ": `regex` needs"),
             ("regex = '('\nto = '/b'", "regex: not a regular expression: unclosed group"),
-            ("regex = '(?<a>x)'\nto = '/${b}'", "to: `${b}` is not a group"),
-            ("regex = '(x)'\nto = '/${2}'", "to: `${2}` is not a group"),
-            ("regex = '(x)'\nto = '/$1'", "to: a `$` stands alone"),
+            ("regex = '(?<a>x)'\nto = '/${b}'", "to: `$b` is not a group"),
+            ("regex = '(x)'\nto = '/${2}'", "to: `$2` is not a group"),
+            ("regex = '(x)'\nto = '/$'", "to: a `$` stands alone"),
+            ("regex = '(x)'\nto = '/${1'", "to: a `$` stands alone"),
             ("regex = '(x)'\nto = '/a?b'", "to: a path holds"),
             ("strip_prefix = 'api'", "strip_prefix: a path starts"),
             ("strip_prefix = '/'", "strip_prefix: taking off"),

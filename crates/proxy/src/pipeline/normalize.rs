@@ -12,9 +12,9 @@
 //! * Refused as `bad-request`: an incomplete escape, and an escape of a control byte.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use crate::failure::Failure;
+use crate::percent::{self, Set};
 
 /// The normalised form of the path of a target: borrowed when there was nothing to do. "*" stays; an empty
 /// path (an absolute form without one) is "/". Normalising twice changes nothing more.
@@ -90,16 +90,9 @@ fn decode(raw: &str) -> Result<String, Failure> {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
-        push_escaped(chunk.invalid(), &mut text);
+        percent::encode(chunk.invalid(), Set::UNRESERVED, &mut text);
     }
     Ok(text)
-}
-
-fn push_escaped(bytes: &[u8], out: &mut String) {
-    for byte in bytes {
-        // Writing to a String cannot fail.
-        _ = write!(out, "%{byte:02X}");
-    }
 }
 
 /// Removes dot segments and empty segments. A trailing slash stays, and "/a/." is "/a/".
@@ -131,14 +124,7 @@ fn resolve(decoded: &str) -> Result<String, Failure> {
 /// escapes that normalising keeps stay as they are.
 pub(crate) fn encode(normalised: &str) -> String {
     let mut out = String::with_capacity(normalised.len() + 8);
-    for byte in normalised.bytes() {
-        // RFC 3986 section 3.3: pchar and "/"; "%" starts an escape that was kept.
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => out.push(byte as char),
-            _ if b"-._~!$&'()*+,;=:@/%".contains(&byte) => out.push(byte as char),
-            _ => push_escaped(&[byte], &mut out),
-        }
-    }
+    percent::encode(normalised.as_bytes(), Set::PATH.with(b"%"), &mut out);
     out
 }
 
