@@ -75,7 +75,11 @@ pub struct Control {
 impl Control {
     /// Checks a document, binds its listeners and starts the workers. Must be called on a current-thread
     /// runtime that stays: health checks run on it.
-    pub async fn start(document: Document, diagnostics: Diagnostics, secret: Vec<u8>) -> Result<Control, Problems> {
+    pub async fn start(
+        document: Document,
+        diagnostics: Diagnostics,
+        secret: Vec<u8>,
+    ) -> Result<Control, Problems> {
         let clock = Clock::start();
         let workers = document.process.workers.map_or_else(cores, |workers| usize::from(workers.get()));
         let process = document.process.clone();
@@ -94,7 +98,10 @@ impl Control {
         });
         let threads = spawn(&gateway, &built.snapshot, boxes).map_err(|error| {
             let mut problems = Problems::new();
-            problems.add(&At::root().key("process").key("workers"), format!("a worker cannot be started: {error}"));
+            problems.add(
+                &At::root().key("process").key("workers"),
+                format!("a worker cannot be started: {error}"),
+            );
             problems
         })?;
         let monitor = Monitor::new(Arc::clone(&gateway));

@@ -71,7 +71,12 @@ pub fn build(
     Ok(Built { snapshot, sockets })
 }
 
-fn upstreams(model: &Model, before: Option<&Snapshot>, secret: &[u8], problems: &mut Problems) -> Vec<Arc<Upstream>> {
+fn upstreams(
+    model: &Model,
+    before: Option<&Snapshot>,
+    secret: &[u8],
+    problems: &mut Problems,
+) -> Vec<Arc<Upstream>> {
     let mut out = Vec::with_capacity(model.upstreams.len());
     for (name, policy) in &model.upstreams {
         let old = before.and_then(|before| before.upstreams.iter().find(|upstream| upstream.name == *name));
@@ -83,8 +88,15 @@ fn upstreams(model: &Model, before: Option<&Snapshot>, secret: &[u8], problems: 
             })
             .collect();
         let group = old.map(|old| Arc::clone(&old.group)).unwrap_or_default();
-        let tokens = endpoints.iter().enumerate().map(|(index, endpoint)| (endpoint.token.clone(), index)).collect();
-        out.push(Arc::new(Upstream { name: Arc::clone(name), policy: policy.clone(), endpoints, group, tokens }));
+        let tokens =
+            endpoints.iter().enumerate().map(|(index, endpoint)| (endpoint.token.clone(), index)).collect();
+        out.push(Arc::new(Upstream {
+            name: Arc::clone(name),
+            policy: policy.clone(),
+            endpoints,
+            group,
+            tokens,
+        }));
     }
     out
 }
@@ -159,7 +171,12 @@ fn log(
 type Listeners = Vec<(Arc<ListenerPolicy>, Arc<Bound>)>;
 type Sockets = Vec<(Arc<str>, Vec<TcpListener>)>;
 
-fn listeners(model: &Model, before: Option<&Snapshot>, workers: usize, problems: &mut Problems) -> (Listeners, Sockets) {
+fn listeners(
+    model: &Model,
+    before: Option<&Snapshot>,
+    workers: usize,
+    problems: &mut Problems,
+) -> (Listeners, Sockets) {
     let known: HashMap<_, _> = before
         .into_iter()
         .flat_map(|before| &before.listeners)

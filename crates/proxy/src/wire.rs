@@ -85,7 +85,12 @@ impl Link {
 
     /// Writes as much of the outbox as the socket takes; fails with `TimedOut` when it takes nothing for
     /// `limit`. Cancel-safe: what was written is remembered.
-    pub fn poll_flush(&mut self, outbox: &mut Outbox, limit: Duration, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_flush(
+        &mut self,
+        outbox: &mut Outbox,
+        limit: Duration,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         while !outbox.is_empty() {
             match outbox.poll_write(Pin::new(&mut self.stream), cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -326,4 +331,3 @@ impl Sender {
 }
 
 const CHUNK_END_AND_LAST: &[u8] = b"\r\n0\r\n\r\n";
-

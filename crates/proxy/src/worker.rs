@@ -70,7 +70,8 @@ impl Running {
     fn new(worker: &Worker, snapshot: Arc<Snapshot>, before: Option<&Running>) -> Running {
         let (registry, index) = (&worker.gateway.registry, worker.index);
         let local = |upstream: &Arc<crate::upstream::Upstream>| {
-            let before = before.and_then(|before| before.upstreams.iter().find(|old| old.shared.name == upstream.name));
+            let before = before
+                .and_then(|before| before.upstreams.iter().find(|old| old.shared.name == upstream.name));
             Rc::new(Local::new(Arc::clone(upstream), before.map(|old| &**old), registry, index))
         };
         let listener = |(policy, bound)| Rc::new(LocalListener::new(policy, bound, registry, index));
@@ -96,8 +97,14 @@ impl Running {
 }
 
 /// Runs a worker on this thread until it has drained and been told to end.
-pub fn run(gateway: Arc<Gateway>, index: usize, snapshot: Arc<Snapshot>, mailbox: mpsc::UnboundedReceiver<Order>) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+pub fn run(
+    gateway: Arc<Gateway>,
+    index: usize,
+    snapshot: Arc<Snapshot>,
+    mailbox: mpsc::UnboundedReceiver<Order>,
+) -> std::io::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async move {
         let seed = gateway.seed.wrapping_add((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let world = World::new(gateway.clock, seed);
@@ -138,7 +145,12 @@ impl Worker {
     }
 
     /// The id of an exchange: a trusted client's own, or a new one.
-    pub fn request_id(&self, head: Option<&RequestHead>, peer: SocketAddr, policy: &forwarded::Policy) -> String {
+    pub fn request_id(
+        &self,
+        head: Option<&RequestHead>,
+        peer: SocketAddr,
+        policy: &forwarded::Policy,
+    ) -> String {
         let given = head.and_then(|head| forwarded::request_id(peer, head, policy));
         given.map_or_else(
             || {
@@ -197,7 +209,9 @@ impl Worker {
             match tokio::net::TcpListener::from_std(socket) {
                 Ok(socket) => self.world.spawn(accept::run(Rc::clone(self), Rc::clone(listener), socket)),
                 Err(error) => {
-                    self.gateway.diagnostics.error("listener failed", &[("listener", &name), ("error", &error)]);
+                    self.gateway
+                        .diagnostics
+                        .error("listener failed", &[("listener", &name), ("error", &error)]);
                 }
             }
         }

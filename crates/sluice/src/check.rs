@@ -6,7 +6,7 @@ use crate::cli::{CheckArgs, Exit, ReportFormat, complain, say};
 use crate::documents::{self, Unusable};
 
 /// Checks a configuration without touching the network.
-pub fn check(args: &CheckArgs) -> Exit {
+pub(crate) fn check(args: &CheckArgs) -> Exit {
     let path = match documents::find(args.config.path.as_deref()) {
         Ok(path) => path,
         Err(text) => {

@@ -76,79 +76,79 @@ enum Command {
 
 /// Which configuration.
 #[derive(Args, Clone)]
-pub struct ConfigFile {
+pub(crate) struct ConfigFile {
     /// The configuration: a .toml, .yaml or .json file. Default: sluice.toml here, else
     /// /etc/sluice/sluice.toml.
     #[arg(value_name = "CONFIG")]
-    pub path: Option<PathBuf>,
+    pub(crate) path: Option<PathBuf>,
 }
 
 #[derive(Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     #[command(flatten)]
-    pub config: ConfigFile,
+    pub(crate) config: ConfigFile,
     /// How diagnostics are written to standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
+    pub(crate) log_format: LogFormat,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     Text,
     Json,
 }
 
 #[derive(Args)]
-pub struct CheckArgs {
+pub(crate) struct CheckArgs {
     #[command(flatten)]
-    pub config: ConfigFile,
+    pub(crate) config: ConfigFile,
     /// How problems are shown.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
-    pub format: ReportFormat,
+    pub(crate) format: ReportFormat,
 }
 
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
-pub enum ReportFormat {
+pub(crate) enum ReportFormat {
     Text,
     Json,
 }
 
 #[derive(Args)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// Where the gateway listens; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8080")]
-    pub address: String,
+    pub(crate) address: String,
     /// Where the admin endpoints listen; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:9900")]
-    pub admin: String,
+    pub(crate) admin: String,
     /// Print the configuration instead of running it.
     #[arg(long)]
-    pub print: bool,
+    pub(crate) print: bool,
 }
 
 #[derive(Args)]
-pub struct ProxyArgs {
+pub(crate) struct ProxyArgs {
     /// Where to listen: "127.0.0.1:8080", or ":8080" for every address.
-    pub listen: String,
+    pub(crate) listen: String,
     /// Where requests go: "localhost:3000" or "http://localhost:3000"; several share the load.
     #[arg(required = true)]
-    pub targets: Vec<String>,
+    pub(crate) targets: Vec<String>,
     /// Where the admin endpoints listen. Default: nowhere.
     #[arg(long)]
-    pub admin: Option<String>,
+    pub(crate) admin: Option<String>,
     /// Print the configuration instead of running it.
     #[arg(long)]
-    pub print: bool,
+    pub(crate) print: bool,
 }
 
 #[derive(Args)]
-pub struct ReloadArgs {
+pub(crate) struct ReloadArgs {
     /// The configuration of the running gateway, which says where its admin endpoints are.
     #[command(flatten)]
-    pub config: ConfigFile,
+    pub(crate) config: ConfigFile,
     /// Where its admin endpoints are. Default: as the configuration says.
     #[arg(long)]
-    pub admin: Option<String>,
+    pub(crate) admin: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -158,26 +158,26 @@ enum RouteCommand {
 }
 
 #[derive(Args)]
-pub struct ExplainArgs {
+pub(crate) struct ExplainArgs {
     /// The method.
-    pub method: String,
+    pub(crate) method: String,
     /// The URL, for example "http://shop.example/v1/products/7".
-    pub url: String,
+    pub(crate) url: String,
     /// A field of the request: "Name: value".
     #[arg(short = 'H', long = "header")]
-    pub headers: Vec<String>,
+    pub(crate) headers: Vec<String>,
     /// The configuration.
     #[arg(short, long = "config")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// The client's address.
     #[arg(long, default_value = "127.0.0.1")]
-    pub client: std::net::IpAddr,
+    pub(crate) client: std::net::IpAddr,
     /// The listener it comes through. Default: the first.
     #[arg(long)]
-    pub listener: Option<String>,
+    pub(crate) listener: Option<String>,
     /// How it is shown.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
-    pub format: ReportFormat,
+    pub(crate) format: ReportFormat,
 }
 
 #[derive(Subcommand)]
@@ -189,16 +189,16 @@ enum ConfigCommand {
 }
 
 #[derive(Args)]
-pub struct ShowArgs {
+pub(crate) struct ShowArgs {
     #[command(flatten)]
-    pub config: ConfigFile,
+    pub(crate) config: ConfigFile,
     /// In which language.
     #[arg(long, value_enum, default_value_t = Language::Toml)]
-    pub format: Language,
+    pub(crate) format: Language,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Language {
+pub(crate) enum Language {
     Toml,
     Yaml,
     Json,
@@ -242,7 +242,7 @@ pub fn main() -> Exit {
 }
 
 /// Prints a text to standard output; a reader that has left (`| head`) is no failure.
-pub fn say(text: &str) -> Exit {
+pub(crate) fn say(text: &str) -> Exit {
     match writeln!(std::io::stdout(), "{text}") {
         Ok(()) => Exit::Success,
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Success,
@@ -251,7 +251,7 @@ pub fn say(text: &str) -> Exit {
 }
 
 /// Prints a text to standard error.
-pub fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     // Nothing is left to say it to when this fails.
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -6,12 +6,12 @@ use crate::cli::{Exit, Language, ShowArgs, complain, say};
 use crate::documents;
 
 /// Prints the JSON Schema.
-pub fn schema() -> Exit {
+pub(crate) fn schema() -> Exit {
     say(&format!("{:#}", config::schema()))
 }
 
 /// Prints a configuration as it was understood.
-pub fn show(args: &ShowArgs) -> Exit {
+pub(crate) fn show(args: &ShowArgs) -> Exit {
     let path = match documents::find(args.config.path.as_deref()) {
         Ok(path) => path,
         Err(text) => {
@@ -25,7 +25,13 @@ pub fn show(args: &ShowArgs) -> Exit {
         Language::Json => Format::Json,
     };
     match documents::read(&path).and_then(|source| documents::load(&source, path.parent())) {
-        Ok(loaded) => say(config::show(&loaded.document, format).trim_end()),
+        Ok(loaded) => match loaded.show(format) {
+            Ok(text) => say(text.trim_end()),
+            Err(error) => {
+                complain(&format!("error: {error}"));
+                Exit::Failure
+            }
+        },
         Err(unusable) => unusable.complain(),
     }
 }

@@ -13,7 +13,7 @@ use crate::run::{Origin, serve};
 const DEMO: &str = include_str!("demo.toml");
 
 /// A gateway and three sample origins in one process.
-pub fn demo(args: &DemoArgs) -> Exit {
+pub(crate) fn demo(args: &DemoArgs) -> Exit {
     let ports = match free_ports(3) {
         Ok(ports) => ports,
         Err(error) => {
@@ -32,11 +32,17 @@ pub fn demo(args: &DemoArgs) -> Exit {
     serve(text("demo.toml", document), LogFormat::Text, &move |_| {
         vec![
             String::new(),
-            format!("try       curl http://{address}/                        # three origins in turn: run it again"),
-            format!("          curl -i http://{address}/sticky               # the same origin for who sends the cookie"),
+            format!(
+                "try       curl http://{address}/                        # three origins in turn: run it again"
+            ),
+            format!(
+                "          curl -i http://{address}/sticky               # the same origin for who sends the cookie"
+            ),
             format!("          curl -i -H 'X-Beta: 1' http://{address}/      # routed by a header"),
             format!("          curl -i http://{address}/old/page             # a redirect"),
-            format!("          curl -i http://{address}/items/seven          # no route: problem+json says why"),
+            format!(
+                "          curl -i http://{address}/items/seven          # no route: problem+json says why"
+            ),
             "see       sluice demo --print                        # the configuration behind it".to_owned(),
             "stop      Ctrl-C".to_owned(),
             String::new(),
@@ -45,7 +51,7 @@ pub fn demo(args: &DemoArgs) -> Exit {
 }
 
 /// A reverse proxy from the command line.
-pub fn proxy(args: &ProxyArgs) -> Exit {
+pub(crate) fn proxy(args: &ProxyArgs) -> Exit {
     let target = |target: &String| {
         let target = target.trim_end_matches('/');
         match target.strip_prefix("http://") {
@@ -60,7 +66,10 @@ pub fn proxy(args: &ProxyArgs) -> Exit {
         return Exit::Usage;
     }
     let quoted: Vec<String> = targets.iter().map(|target| format!("{target:?}")).collect();
-    let admin = args.admin.as_ref().map_or(String::new(), |admin| format!("[process]\nadmin = {{ address = {admin:?} }}\n\n"));
+    let admin = args
+        .admin
+        .as_ref()
+        .map_or(String::new(), |admin| format!("[process]\nadmin = {{ address = {admin:?} }}\n\n"));
     let document = format!(
         "{admin}[listeners.web]\naddress = {:?}\n\n\
          [[routes]]\nname = \"everything\"\nforward = {{ upstream = \"targets\", upgrade = true }}\n\n\
@@ -86,6 +95,7 @@ fn text(name: &str, document: String) -> Origin {
 
 /// Ports that are free now. Held together until all are found, so that they differ.
 fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    let held: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
     held.iter().map(|socket| socket.local_addr().map(|address| address.port())).collect()
 }

@@ -11,7 +11,7 @@ use crate::cli::{Exit, complain};
 const PLACES: [&str; 2] = ["sluice.toml", "/etc/sluice/sluice.toml"];
 
 /// A configuration could not be used.
-pub enum Unusable {
+pub(crate) enum Unusable {
     /// It could not be read.
     Unreadable(String),
     /// It has problems.
@@ -19,7 +19,7 @@ pub enum Unusable {
 }
 
 /// The configuration that is meant.
-pub fn find(named: Option<&Path>) -> Result<PathBuf, String> {
+pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf, String> {
     if let Some(path) = named {
         return Ok(path.to_owned());
     }
@@ -34,7 +34,7 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf, String> {
 }
 
 /// Reads a configuration's text.
-pub fn read(path: &Path) -> Result<Source, Unusable> {
+pub(crate) fn read(path: &Path) -> Result<Source, Unusable> {
     let name = path.display().to_string();
     let Some(format) = Format::of_path(path) else {
         return Err(Unusable::Unreadable(format!("{name}: not a .toml, .yaml, .yml or .json file")));
@@ -44,14 +44,14 @@ pub fn read(path: &Path) -> Result<Source, Unusable> {
 }
 
 /// Reads a configuration's document; `folder` is where `${file:...}` starts from.
-pub fn load(source: &Source, folder: Option<&Path>) -> Result<Loaded, Unusable> {
+pub(crate) fn load(source: &Source, folder: Option<&Path>) -> Result<Loaded, Unusable> {
     let environment = SystemEnvironment { folder: folder.map(Path::to_owned).unwrap_or_default() };
     config::load(source, &environment).map_err(|report| Unusable::Problems(Box::new(report)))
 }
 
 impl Unusable {
     /// Shows what is wrong on standard error.
-    pub fn complain(&self) -> Exit {
+    pub(crate) fn complain(&self) -> Exit {
         match self {
             Unusable::Unreadable(text) => complain(&format!("error: {text}")),
             Unusable::Problems(report) => {
@@ -64,15 +64,23 @@ impl Unusable {
     }
 
     /// What is wrong, for programs.
-    pub fn to_json(&self) -> serde_json::Value {
+    pub(crate) fn to_json(&self) -> serde_json::Value {
         match self {
             Unusable::Unreadable(text) => serde_json::json!([{ "message": text }]),
             Unusable::Problems(report) => report.to_json(),
         }
     }
 
+    /// How many problems there are.
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Unusable::Unreadable(_) => 1,
+            Unusable::Problems(report) => report.len(),
+        }
+    }
+
     /// What is wrong, in plain text.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         match self {
             Unusable::Unreadable(text) => text.clone(),
             Unusable::Problems(report) => report.render(Style::Plain),
@@ -82,6 +90,7 @@ impl Unusable {
 
 #[expect(clippy::disallowed_methods, reason = "NO_COLOR is about this terminal, not about a configuration")]
 fn style() -> Style {
-    let colour = std::io::stderr().is_terminal() && std::env::var("NO_COLOR").map_or(true, |value| value.is_empty());
+    let colour =
+        std::io::stderr().is_terminal() && std::env::var("NO_COLOR").map_or(true, |value| value.is_empty());
     if colour { Style::Colour } else { Style::Plain }
 }

@@ -15,14 +15,16 @@ use sluice_proxy::exchange::{Client, Exchange};
 use sluice_proxy::facts::Scheme;
 use sluice_proxy::pipeline::normalize;
 use sluice_proxy::route::Lookup;
-use sluice_proxy::upstream::config::Policy;
+use sluice_proxy::upstream::config::{EndpointPolicy, EndpointState, Policy};
 use sluice_proxy::world::Clock;
+use sluice_traffic::Rng;
+use sluice_traffic::balance::{Balancer, Member, View};
 
 use crate::cli::{Exit, ExplainArgs, ReportFormat, complain, say};
 use crate::documents::{self, Unusable};
 
 /// Explains a request's route.
-pub fn explain(args: &ExplainArgs) -> Exit {
+pub(crate) fn explain(args: &ExplainArgs) -> Exit {
     let head = match request(args) {
         Ok(head) => head,
         Err(text) => {
@@ -63,7 +65,8 @@ fn request(args: &ExplainArgs) -> Result<RequestHead, String> {
     let mut head = RequestHead::new(&args.method, &target);
     head.fields.append(NameId::Host, authority.as_bytes());
     for line in &args.headers {
-        let field = line.split_once(':').and_then(|(name, value)| Some((FieldName::new(name.trim())?, value.trim())));
+        let field =
+            line.split_once(':').and_then(|(name, value)| Some((FieldName::new(name.trim())?, value.trim())));
         let Some((name, value)) = field else {
             return Err(format!("`{line}` is not a field; write \"Name: value\""));
         };
@@ -78,7 +81,9 @@ fn request(args: &ExplainArgs) -> Result<RequestHead, String> {
 
 fn show(args: &ExplainArgs, model: &Model, head: &RequestHead) -> Exit {
     let listener = match (&args.listener, model.listeners.first()) {
-        (Some(name), _) if model.listeners.iter().any(|listener| *listener.name == **name) => Arc::from(name.as_str()),
+        (Some(name), _) if model.listeners.iter().any(|listener| *listener.name == **name) => {
+            Arc::from(name.as_str())
+        }
         (Some(name), _) => {
             complain(&format!("error: there is no listener `{name}`"));
             return Exit::Usage;
@@ -118,18 +123,26 @@ fn show(args: &ExplainArgs, model: &Model, head: &RequestHead) -> Exit {
 /// What happens after the route is found, as text.
 fn after(route: &Route, model: &Model) -> String {
     let filters: Vec<&str> = route.filters.iter().map(|filter| filter.name()).collect();
-    let mut out = format!("filters   {}\n", if filters.is_empty() { "none".to_owned() } else { filters.join(", ") });
+    let mut out =
+        format!("filters   {}\n", if filters.is_empty() { "none".to_owned() } else { filters.join(", ") });
     match &route.action {
         Action::Respond(_) => out.push_str("action    respond\n"),
         Action::Redirect(_) => out.push_str("action    redirect\n"),
         Action::Forward(forward) => {
             let (name, policy) = &model.upstreams[forward.upstream];
-            out.push_str(&format!("action    forward to upstream `{name}` ({})\n", policy.balance.kind().name()));
+            out.push_str(&format!(
+                "action    forward to upstream `{name}` ({})\n",
+                policy.balance.kind().name()
+            ));
             for endpoint in &policy.endpoints {
                 let backup = if endpoint.backup { ", backup" } else { "" };
-                out.push_str(&format!("endpoint  {} (weight {}{backup}, {:?})\n", endpoint.address, endpoint.weight, endpoint.state));
+                out.push_str(&format!(
+                    "endpoint  {} (weight {}{backup}, {:?})\n",
+                    endpoint.address, endpoint.weight, endpoint.state
+                ));
             }
-            let pick = pick(policy).map_or("none: no endpoint is enabled", |index| policy.endpoints[index].address.as_str());
+            let pick = pick(policy)
+                .map_or("none: no endpoint is enabled", |index| policy.endpoints[index].address.as_str());
             out.push_str(&format!("pick      {pick} (a fresh worker's, all endpoints well)\n"));
         }
     }
@@ -153,4 +166,35 @@ fn after_json(route: &Route, model: &Model) -> Value {
             })
         }
     }
+}
+
+/// What a fresh worker picks first, with every endpoint well and idle.
+fn pick(policy: &Policy) -> Option<usize> {
+    struct Fresh<'a>(&'a Policy);
+    impl View for Fresh<'_> {
+        fn len(&self) -> usize {
+            self.0.endpoints.len()
+        }
+        fn available(&self, index: usize) -> bool {
+            let endpoint = &self.0.endpoints[index];
+            let primaries =
+                self.0.endpoints.iter().any(|other| !other.backup && other.state == EndpointState::Enabled);
+            endpoint.state == EndpointState::Enabled && !(endpoint.backup && primaries)
+        }
+        fn weight(&self, index: usize) -> f64 {
+            f64::from(self.0.endpoints[index].weight)
+        }
+        fn in_flight(&self, _: usize) -> u32 {
+            0
+        }
+        fn latency(&self, _: usize) -> f64 {
+            0.0
+        }
+    }
+    let member = |endpoint: &EndpointPolicy| (endpoint.address.clone(), endpoint.weight);
+    let members: Vec<_> = policy.endpoints.iter().map(member).collect();
+    let members: Vec<Member<'_>> =
+        members.iter().map(|(key, weight)| Member { key, weight: *weight }).collect();
+    let mut balancer = Balancer::new(&policy.balance, &members);
+    balancer.pick(&Fresh(policy), 0, &mut Rng::new(0))
 }

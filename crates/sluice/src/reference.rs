@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use sluice_proxy::failure::{Connection, Failure, Retry, Side};
 
 /// The table of failures, as Markdown.
-pub fn failures() -> String {
+pub(crate) fn failures() -> String {
     let mut out = String::from(
         "# Failures\n\n\
          Generated from `failure.rs` by `cargo xtask docs`. The code stands in the answer's body, in Proxy-Status, \

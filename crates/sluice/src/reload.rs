@@ -8,7 +8,7 @@ use crate::cli::{Exit, ReloadArgs, complain, say};
 use crate::documents;
 
 /// Asks the admin endpoint.
-pub fn reload(args: &ReloadArgs) -> Exit {
+pub(crate) fn reload(args: &ReloadArgs) -> Exit {
     let admin = match admin_address(args) {
         Ok(admin) => admin,
         Err(text) => {
@@ -53,7 +53,10 @@ fn post(admin: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(limit)?;
     stream.set_write_timeout(limit)?;
-    write!(stream, "POST /v1/reload HTTP/1.1\r\nHost: {admin}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "POST /v1/reload HTTP/1.1\r\nHost: {admin}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )?;
     let mut text = String::new();
     stream.take(16 * 1024 * 1024).read_to_string(&mut text)?;
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());

@@ -22,7 +22,7 @@ use crate::documents::{self, Unusable};
 use crate::{status, watch};
 
 /// Where a gateway's document comes from.
-pub enum Origin {
+pub(crate) enum Origin {
     /// A file, which is watched and can be read again.
     File(PathBuf),
     /// A text made by the program: there is nothing to read again.
@@ -30,7 +30,7 @@ pub enum Origin {
 }
 
 /// What the control loop is asked.
-pub enum Request {
+pub(crate) enum Request {
     /// Read the document again, whatever it says, and tell how that went.
     Reload(oneshot::Sender<Result<u64, serde_json::Value>>),
     /// The file may have changed.
@@ -38,14 +38,16 @@ pub enum Request {
 }
 
 /// Runs a gateway from a file.
-pub fn run(args: &RunArgs) -> Exit {
+pub(crate) fn run(args: &RunArgs) -> Exit {
     match documents::find(args.config.path.as_deref()) {
         Ok(path) => {
             let name = path.display().to_string();
             serve(Origin::File(path), args.log_format, &move |listener| {
                 vec![
                     format!("try       curl -i http://{listener}/"),
-                    format!("change    edit {name}: a correct change is live at once, a wrong one changes nothing"),
+                    format!(
+                        "change    edit {name}: a correct change is live at once, a wrong one changes nothing"
+                    ),
                     format!("ask       sluice route explain GET http://{listener}/ --config {name}"),
                 ]
             })
@@ -58,7 +60,7 @@ pub fn run(args: &RunArgs) -> Exit {
 }
 
 /// Runs a gateway; `hints` are the next commands, given the first listener's address.
-pub fn serve(origin: Origin, format: LogFormat, hints: &dyn Fn(&str) -> Vec<String>) -> Exit {
+pub(crate) fn serve(origin: Origin, format: LogFormat, hints: &dyn Fn(&str) -> Vec<String>) -> Exit {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -93,7 +95,8 @@ async fn live(origin: Origin, format: LogFormat, hints: &dyn Fn(&str) -> Vec<Str
     greet(&keeper.control, admin.as_ref(), hints);
     let (stop, stopped) = oneshot::channel::<()>();
     if let Some(listener) = admin {
-        let endpoints = Arc::new(Endpoints { gateway: Arc::clone(&keeper.control.gateway), requests: requests.clone() });
+        let endpoints =
+            Arc::new(Endpoints { gateway: Arc::clone(&keeper.control.gateway), requests: requests.clone() });
         serve_admin(listener, endpoints, stopped, keeper.diagnostics.clone());
     }
     let watcher = keeper.path().and_then(|path| watch::start(path, requests, &keeper.diagnostics));
@@ -109,7 +112,10 @@ fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the admin endpoints live on the control thread, beside the workers")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the admin endpoints live on the control thread, beside the workers"
+)]
 fn serve_admin(
     listener: tokio::net::TcpListener,
     endpoints: Arc<Endpoints>,
@@ -162,7 +168,8 @@ impl Keeper {
             None => None,
             Some(admin) => Some(bind_admin(&admin.address).await.map_err(Unusable::Unreadable)?),
         };
-        let control = Control::start(loaded.document.clone(), diagnostics.clone(), secret()).await.map_err(problems)?;
+        let control =
+            Control::start(loaded.document.clone(), diagnostics.clone(), secret()).await.map_err(problems)?;
         let gateway = Arc::clone(&control.gateway);
         control.gateway.registry.register(Arc::new(status::Gauges::new(&gateway)));
         let keeper = Keeper { origin, seen: Some(source.text), control, diagnostics };
@@ -183,7 +190,10 @@ impl Keeper {
                 biased;
                 _ = signals.term.recv() => break,
                 _ = signals.int.recv() => break,
-                _ = signals.hup.recv() => _ = self.reload("SIGHUP").await,
+                _ = signals.hup.recv() => {
+                    // What is wrong was told to the operator.
+                    let _ = self.reload("SIGHUP").await;
+                }
                 _ = signals.usr1.recv() => self.control.reopen_logs(),
                 Some(request) = inbox.recv() => match request {
                     Request::Reload(answer) => {
@@ -191,7 +201,7 @@ impl Keeper {
                         let _ = answer.send(self.reload("the admin endpoint").await.map_err(|why| why.to_json()));
                     }
                     Request::Changed => self.changed().await,
-                }
+                },
             }
         }
         self.drain(inbox, signals).await
@@ -239,7 +249,9 @@ impl Keeper {
     async fn reload(&mut self, why: &str) -> Result<u64, Unusable> {
         let reloaded = self.try_reload().await;
         match &reloaded {
-            Ok(revision) => self.diagnostics.info("configuration applied", &[("revision", revision), ("asked_by", &why)]),
+            Ok(revision) => {
+                self.diagnostics.info("configuration applied", &[("revision", revision), ("asked_by", &why)])
+            }
             Err(unusable) => {
                 let message = "configuration refused, what ran before runs on";
                 self.diagnostics.error(message, &[("asked_by", &why), ("problems", &unusable.count())]);
@@ -297,7 +309,8 @@ struct Endpoints {
 
 impl sluice_admin::Gateway for Endpoints {
     fn readiness(&self) -> Readiness {
-        let draining = if self.gateway.is_draining() { Err("the process is stopping".to_owned()) } else { Ok(()) };
+        let draining =
+            if self.gateway.is_draining() { Err("the process is stopping".to_owned()) } else { Ok(()) };
         Readiness::default().check("configuration", Ok(())).check("drain", draining)
     }
 

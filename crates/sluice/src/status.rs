@@ -11,7 +11,7 @@ use sluice_traffic::breaker::State;
 use sluice_traffic::selection::{Fitness, Service};
 
 /// Everything a person asks first: revision, listeners, routes, upstreams and their endpoints.
-pub fn status(gateway: &Gateway) -> Value {
+pub(crate) fn status(gateway: &Gateway) -> Value {
     let snapshot = gateway.snapshot();
     let now = gateway.clock.moment(gateway.clock.now());
     let listeners: Vec<Value> = (snapshot.listeners.iter())
@@ -25,7 +25,8 @@ pub fn status(gateway: &Gateway) -> Value {
         })
         .collect();
     let routes: Vec<&str> = snapshot.model.routes.iter().map(|route| &*route.name).collect();
-    let upstreams: Vec<Value> = snapshot.upstreams.iter().map(|upstream| upstream_status(upstream, now)).collect();
+    let upstreams: Vec<Value> =
+        snapshot.upstreams.iter().map(|upstream| upstream_status(upstream, now)).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "revision": snapshot.revision,
@@ -57,7 +58,7 @@ fn upstream_status(upstream: &Upstream, now: Moment) -> Value {
 }
 
 /// One word for where an endpoint stands.
-pub fn state(upstream: &Upstream, index: usize, now: Moment) -> &'static str {
+pub(crate) fn state(upstream: &Upstream, index: usize, now: Moment) -> &'static str {
     let standing = upstream.standing(index, now);
     match (standing.service, standing.fitness) {
         (Service::Disabled, _) => "disabled",
@@ -78,11 +79,11 @@ fn breaker(state: State) -> &'static str {
 }
 
 /// Gauges of endpoints, read when somebody scrapes.
-pub struct Gauges(Weak<Gateway>);
+pub(crate) struct Gauges(Weak<Gateway>);
 
 impl Gauges {
     /// Of this gateway; does not keep it alive.
-    pub fn new(gateway: &Arc<Gateway>) -> Gauges {
+    pub(crate) fn new(gateway: &Arc<Gateway>) -> Gauges {
         Gauges(Arc::downgrade(gateway))
     }
 }
@@ -104,9 +105,11 @@ impl Collector for Gauges {
         each("sluice_endpoint_up", "Whether an endpoint takes traffic.", &|upstream, index| {
             u64::from(state(upstream, index, now) == "available")
         });
-        each("sluice_endpoint_in_flight", "Attempts at an endpoint that have not ended.", &|upstream, index| {
-            u64::from(upstream.endpoints[index].live.in_flight())
-        });
+        each(
+            "sluice_endpoint_in_flight",
+            "Attempts at an endpoint that have not ended.",
+            &|upstream, index| u64::from(upstream.endpoints[index].live.in_flight()),
+        );
         each("sluice_endpoint_breaker_state", "0 closed, 1 open, 2 half-open.", &|upstream, index| {
             match upstream.endpoints[index].live.breaker.state(now) {
                 State::Closed => 0,

@@ -16,7 +16,11 @@ const QUIET: Duration = Duration::from_millis(100);
 
 /// Watches; ends when what it gives is dropped. A folder that cannot be watched is told to the operator:
 /// SIGHUP still works.
-pub fn start(path: PathBuf, requests: mpsc::Sender<Request>, diagnostics: &Diagnostics) -> Option<RecommendedWatcher> {
+pub(crate) fn start(
+    path: PathBuf,
+    requests: mpsc::Sender<Request>,
+    diagnostics: &Diagnostics,
+) -> Option<RecommendedWatcher> {
     let (events, heard) = mpsc::channel(1);
     let handler = move |event: notify::Result<notify::Event>| {
         // What is full holds an event already: one is as good as many.
@@ -24,7 +28,8 @@ pub fn start(path: PathBuf, requests: mpsc::Sender<Request>, diagnostics: &Diagn
             let _ = events.try_send(());
         }
     };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
     let watcher = notify::recommended_watcher(handler)
         .and_then(|mut watcher| watcher.watch(folder, RecursiveMode::NonRecursive).map(|()| watcher));
     match watcher {
@@ -34,7 +39,10 @@ pub fn start(path: PathBuf, requests: mpsc::Sender<Request>, diagnostics: &Diagn
         }
         Err(error) => {
             let path = path.display();
-            diagnostics.warn("the configuration's file is not watched: send SIGHUP after a change", &[("file", &path), ("error", &error)]);
+            diagnostics.warn(
+                "the configuration's file is not watched: send SIGHUP after a change",
+                &[("file", &path), ("error", &error)],
+            );
             None
         }
     }

@@ -95,7 +95,8 @@ impl Config {
         let before = problems.iter().count();
         let upstream = upstreams.iter().position(|name| *name == self.upstream);
         if upstream.is_none() {
-            let problem = problems.add(&at.key("upstream"), format!("there is no upstream `{}`", self.upstream));
+            let problem =
+                problems.add(&at.key("upstream"), format!("there is no upstream `{}`", self.upstream));
             match crate::closest::closest(&self.upstream, upstreams.iter().copied()) {
                 Some(name) => problem.hint(format!("did you mean `{name}`?")),
                 None => problem.hint(format!("add a table [upstreams.{}]", self.upstream)),
@@ -143,7 +144,12 @@ struct Attempt {
 
 impl Forward {
     /// Sends the request; tries again when that is safe.
-    pub async fn run(&self, scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Request) -> Result<Forwarded, Failure> {
+    pub async fn run(
+        &self,
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Forwarded, Failure> {
         let local = &scene.running.upstreams[self.upstream];
         exchange.upstream = Arc::clone(&local.shared.name);
         let persist = self.persist(request);
@@ -215,7 +221,8 @@ impl Forward {
         let record = Recorder { scene, local, index: choice.index, admission: choice.admission, done: false };
         let mut stale_allowed = true;
         let result = loop {
-            let (connection, origin) = match connect(scene, local, choice.index, request, stale_allowed).await {
+            let (connection, origin) = match connect(scene, local, choice.index, request, stale_allowed).await
+            {
                 Ok(pair) => pair,
                 Err(failure) => break Err(Lost { failure, sent: Sent::Nothing }),
             };
@@ -255,7 +262,14 @@ impl Forward {
     }
 
     /// Whether another endpoint is tried.
-    fn again(&self, scene: &Scene<'_>, local: &Local, exchange: &Exchange, request: &Request, attempt: &Attempt) -> bool {
+    fn again(
+        &self,
+        scene: &Scene<'_>,
+        local: &Local,
+        exchange: &Exchange,
+        request: &Request,
+        attempt: &Attempt,
+    ) -> bool {
         // A body that was partly pulled is gone.
         let whole = !matches!(request.body, Body::Empty if self.body_was_taken(request));
         let (class, sent) = match &attempt.result {
@@ -324,7 +338,8 @@ async fn connect(
 /// closed it before it read the request, as far as can be told.
 fn may_resend(request: &Request, lost: Lost) -> bool {
     lost.failure == Failure::UpstreamReset
-        && (lost.sent == Sent::Nothing || (request.head.method.is_idempotent() && !matches!(request.body, Body::Stream(_))))
+        && (lost.sent == Sent::Nothing
+            || (request.head.method.is_idempotent() && !matches!(request.body, Body::Stream(_))))
 }
 
 fn class(failure: Failure) -> retry::Class {

@@ -28,7 +28,9 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
     let table = check_matches(document, &mut problems);
     let names: Vec<&str> = document.upstreams.keys().map(String::as_str).collect();
     let routes: Vec<_> = (document.routes.iter().enumerate())
-        .filter_map(|(index, route)| check_route(route, &names, &At::root().key("routes").index(index), &mut problems))
+        .filter_map(|(index, route)| {
+            check_route(route, &names, &At::root().key("routes").index(index), &mut problems)
+        })
         .collect();
     let access_log = (document.access_log.as_ref())
         .and_then(|config| config.build(&At::root().key("access_log"), &mut problems));
@@ -44,7 +46,10 @@ fn check_process(document: &Document, problems: &mut Problems) {
         let loopback = admin.address.parse::<SocketAddr>().map(|address| address.ip().is_loopback());
         if loopback != Ok(true) {
             problems
-                .add(&at.key("admin").key("address"), format!("`{}` is not a loopback address with a port", admin.address))
+                .add(
+                    &at.key("admin").key("address"),
+                    format!("`{}` is not a loopback address with a port", admin.address),
+                )
                 .hint("the admin endpoints have no credentials yet: use 127.0.0.1:9900");
         }
     }
@@ -72,9 +77,16 @@ fn check_listeners(document: &Document, problems: &mut Problems) -> Vec<Arc<List
     out
 }
 
-fn check_listener(name: &str, listener: &Listener, at: &At, problems: &mut Problems) -> Option<ListenerPolicy> {
+fn check_listener(
+    name: &str,
+    listener: &Listener,
+    at: &At,
+    problems: &mut Problems,
+) -> Option<ListenerPolicy> {
     let or = |period: Option<Period>, seconds| period.map_or(Duration::from_secs(seconds), |period| period.0);
-    let size = |size: Option<ByteSize>, default: usize| size.map_or(default, |size| size.0.try_into().unwrap_or(usize::MAX));
+    let size = |size: Option<ByteSize>, default: usize| {
+        size.map_or(default, |size| size.0.try_into().unwrap_or(usize::MAX))
+    };
     let (timeouts, limits) = (&listener.timeouts, &listener.limits);
     let default = Limits::default();
     let heads = Limits {
@@ -84,21 +96,35 @@ fn check_listener(name: &str, listener: &Listener, at: &At, problems: &mut Probl
     };
     if !(256..=1024 * 1024).contains(&heads.head) || heads.line < 64 || heads.fields == 0 {
         problems
-            .add(&at.key("limits"), "these limits would refuse every request, or let heads grow without bound")
+            .add(
+                &at.key("limits"),
+                "these limits would refuse every request, or let heads grow without bound",
+            )
             .hint("head: 256B to 1MiB, line: at least 64B, fields: at least 1");
     }
-    for (key, period) in [("head", timeouts.head), ("idle", timeouts.idle), ("stall", timeouts.stall), ("total", timeouts.total)] {
+    for (key, period) in [
+        ("head", timeouts.head),
+        ("idle", timeouts.idle),
+        ("stall", timeouts.stall),
+        ("total", timeouts.total),
+    ] {
         if period.is_some_and(|period| period.0.is_zero()) {
             problems.add(&at.key("timeouts").key(key), "a time of zero would fail every request");
         }
     }
     if limits.connections == Some(0) {
-        problems.add(&at.key("limits").key("connections"), "with no connections allowed nothing is ever accepted");
+        problems.add(
+            &at.key("limits").key("connections"),
+            "with no connections allowed nothing is ever accepted",
+        );
     }
     Some(ListenerPolicy {
         name: Arc::from(name),
         address: problems.take(&at.key("address"), parse_address(&listener.address))?,
-        forwarded: forwarded::Policy { trusted: listener.trusted_proxies.clone(), forwarded: listener.forwarded },
+        forwarded: forwarded::Policy {
+            trusted: listener.trusted_proxies.clone(),
+            forwarded: listener.forwarded,
+        },
         timeouts: ListenerTimeouts {
             head: or(timeouts.head, 10),
             idle: or(timeouts.idle, 60),
@@ -108,7 +134,10 @@ fn check_listener(name: &str, listener: &Listener, at: &At, problems: &mut Probl
         limits: heads,
         body_limit: limits.body.map_or(u64::MAX, |size| size.0),
         connections: limits.connections.unwrap_or(u32::MAX),
-        requests_per_connection: limits.requests_per_connection.filter(|count| *count > 0).unwrap_or(u32::MAX),
+        requests_per_connection: limits
+            .requests_per_connection
+            .filter(|count| *count > 0)
+            .unwrap_or(u32::MAX),
     })
 }
 
@@ -120,7 +149,9 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
         return Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
     }
     text.parse().map_err(|_| {
-        format!("`{text}` is not an address with a port; write \"127.0.0.1:8080\", \"[::]:8080\" or \":8080\"")
+        format!(
+            "`{text}` is not an address with a port; write \"127.0.0.1:8080\", \"[::]:8080\" or \":8080\""
+        )
     })
 }
 
@@ -141,9 +172,11 @@ fn check_matches(document: &Document, problems: &mut Problems) -> Table {
             problems.add(&at.key("name"), "a route needs a name that can be printed");
         }
         if let Some(other) = names.insert(&route.name, index) {
-            problems.add(&at.key("name"), format!("route {} has the name `{}` already", other + 1, route.name));
+            problems
+                .add(&at.key("name"), format!("route {} has the name `{}` already", other + 1, route.name));
         }
-        let expires = route.expires.as_ref().and_then(|text| problems.take(&at.key("expires"), parse_time(text)));
+        let expires =
+            route.expires.as_ref().and_then(|text| problems.take(&at.key("expires"), parse_time(text)));
         specs.push(RouteSpec {
             name: &route.name,
             matches: &route.matches,
@@ -162,9 +195,13 @@ fn check_route(route: &RouteDocument, upstreams: &[&str], at: &At, problems: &mu
         .filter_map(|(index, config)| config.build(&at.key("filters").index(index), problems))
         .collect();
     let action = match (&route.forward, &route.respond, &route.redirect) {
-        (Some(config), None, None) => Action::Forward(config.check(upstreams, &at.key("forward"), problems)?),
+        (Some(config), None, None) => {
+            Action::Forward(config.check(upstreams, &at.key("forward"), problems)?)
+        }
         (None, Some(config), None) => Action::Respond(Respond::build(config, &at.key("respond"), problems)?),
-        (None, None, Some(config)) => Action::Redirect(Redirect::build(config, &at.key("redirect"), problems)?),
+        (None, None, Some(config)) => {
+            Action::Redirect(Redirect::build(config, &at.key("redirect"), problems)?)
+        }
         (None, None, None) => {
             problems
                 .add(at, format!("route `{}` does nothing", route.name))

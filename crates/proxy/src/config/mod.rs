@@ -7,8 +7,8 @@
 //! `validate` (with `shape`, `choose`, `suggest`) -> serde. `report`, `locate` and `render` show what is
 //! wrong; `show` writes a document back.
 
-mod choose;
 pub mod check;
+mod choose;
 pub mod document;
 pub mod expand;
 mod locate;

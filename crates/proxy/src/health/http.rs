@@ -130,7 +130,11 @@ async fn read_head(stream: &mut TcpStream, buffer: &mut BytesMut) -> Result<Byte
     }
 }
 
-async fn read_body(stream: &mut TcpStream, buffer: &mut BytesMut, framing: Framing) -> Result<Vec<u8>, String> {
+async fn read_body(
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+    framing: Framing,
+) -> Result<Vec<u8>, String> {
     let mut decoder = Decoder::new(framing, &Limits::default());
     let mut body = Vec::new();
     while body.len() < BODY_CAP {

@@ -85,6 +85,7 @@ fn schedule(
         problems.add(at, "checks cannot be less than 10ms apart, nor have no time at all");
         return None;
     }
-    let count = |count: Option<NonZeroU16>, default: u32| count.map_or(default, |count| u32::from(count.get()));
+    let count =
+        |count: Option<NonZeroU16>, default: u32| count.map_or(default, |count| u32::from(count.get()));
     Some(Schedule { every, timeout, rise: count(rise, 2), fall: count(fall, 2) })
 }

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sluice_traffic::health::Tracker;
 use sluice_traffic::Rng;
+use sluice_traffic::health::Tracker;
 use tokio::task::JoinHandle;
 
 use super::{Check, Policy, tcp};
@@ -43,15 +43,21 @@ impl Monitor {
     }
 
     /// Checks what the snapshot says, and nothing else any more.
-    #[expect(clippy::disallowed_methods, reason = "health checks live on the control thread, beside the workers")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "health checks live on the control thread, beside the workers"
+    )]
     pub fn watch(&mut self, snapshot: &Snapshot) {
         let mut before = std::mem::take(&mut self.tasks);
         for upstream in &snapshot.upstreams {
-            let checked = |endpoint: &&crate::upstream::Endpoint| endpoint.policy.state != EndpointState::Disabled;
+            let checked =
+                |endpoint: &&crate::upstream::Endpoint| endpoint.policy.state != EndpointState::Disabled;
             for endpoint in upstream.endpoints.iter().filter(checked) {
                 let key = (Arc::clone(&upstream.name), Arc::clone(&endpoint.address));
                 let Some(policy) = &upstream.policy.health else {
-                    endpoint.live.set_health(Health::Unknown, self.gateway.clock.moment(self.gateway.clock.now()));
+                    endpoint
+                        .live
+                        .set_health(Health::Unknown, self.gateway.clock.moment(self.gateway.clock.now()));
                     continue;
                 };
                 let description = format!("{policy:?} {:?}", endpoint.addresses);

@@ -44,7 +44,10 @@ pub async fn run(worker: Rc<Worker>, mut listener: Rc<LocalListener>, socket: Tc
             // The client gave up while it waited; or there are no descriptors: wait for some.
             Some(Err(error)) if is_about_the_client(&error) => {}
             Some(Err(error)) => {
-                worker.gateway.diagnostics.warn("accept failed", &[("listener", &listener.shared.name), ("error", &error)]);
+                worker
+                    .gateway
+                    .diagnostics
+                    .warn("accept failed", &[("listener", &listener.shared.name), ("error", &error)]);
                 deadline.set(worker.world.clock.now(), PAUSE);
                 deadline.passed().await;
             }

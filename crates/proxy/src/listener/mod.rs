@@ -94,7 +94,12 @@ pub struct LocalListener {
 
 impl LocalListener {
     /// A worker's part.
-    pub fn new(shared: &Arc<ListenerPolicy>, bound: &Arc<Bound>, registry: &Registry, worker: usize) -> LocalListener {
+    pub fn new(
+        shared: &Arc<ListenerPolicy>,
+        bound: &Arc<Bound>,
+        registry: &Registry,
+        worker: usize,
+    ) -> LocalListener {
         let cells = registry.listener(worker, &shared.name);
         LocalListener { shared: Arc::clone(shared), bound: Arc::clone(bound), cells }
     }
@@ -118,7 +123,11 @@ impl Open {
         listener.bound.connections.fetch_add(1, Ordering::Relaxed);
         listener.cells.opened();
         worker.set(worker.get() + 1);
-        Open { bound: Arc::clone(&listener.bound), cells: Arc::clone(&listener.cells), worker: Rc::clone(worker) }
+        Open {
+            bound: Arc::clone(&listener.bound),
+            cells: Arc::clone(&listener.cells),
+            worker: Rc::clone(worker),
+        }
     }
 }
 

@@ -196,7 +196,9 @@ impl CookieConfig {
             }
         }
         if cookie.same_site == SameSite::None && !cookie.secure {
-            problems.add(&at, "browsers drop a SameSite=None cookie that is not Secure").hint("secure = true");
+            problems
+                .add(&at, "browsers drop a SameSite=None cookie that is not Secure")
+                .hint("secure = true");
             return None;
         }
         Some(Cookie {

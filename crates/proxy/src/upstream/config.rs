@@ -333,7 +333,9 @@ impl Config {
     fn check_endpoints(&self, at: &At, problems: &mut Problems) -> Option<Vec<EndpointPolicy>> {
         let at = at.key("endpoints");
         if self.endpoints.is_empty() {
-            problems.add(&at, "an upstream needs at least one endpoint").hint("endpoints = [\"127.0.0.1:9001\"]");
+            problems
+                .add(&at, "an upstream needs at least one endpoint")
+                .hint("endpoints = [\"127.0.0.1:9001\"]");
         }
         let before = problems.iter().count();
         let mut out: Vec<EndpointPolicy> = Vec::with_capacity(self.endpoints.len());
@@ -344,7 +346,9 @@ impl Config {
                 EndpointConfig::Detailed(detailed) => (at.key("address"), detailed.policy()),
             };
             if let Err(message) = check_address(&policy.address) {
-                problems.add(&at, message).hint("write \"host:port\", for example \"127.0.0.1:9001\" or \"[::1]:9001\"");
+                problems
+                    .add(&at, message)
+                    .hint("write \"host:port\", for example \"127.0.0.1:9001\" or \"[::1]:9001\"");
             }
             if out.iter().any(|other| other.address == policy.address) {
                 problems
@@ -494,7 +498,8 @@ mod tests {
         for good in ["127.0.0.1:16001", "localhost:6001", "[::1]:6001", "a-b.example:1"] {
             assert_eq!(check_address(good), Ok(()), "{good}");
         }
-        for bad in ["127.0.0.1", "127.0.0.1:0", "a:99999", ":80", "[::1:80", "[x]:80", "a b:1", "http://a:80"] {
+        for bad in ["127.0.0.1", "127.0.0.1:0", "a:99999", ":80", "[::1:80", "[x]:80", "a b:1", "http://a:80"]
+        {
             assert!(check_address(bad).is_err(), "{bad}");
         }
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sluice_traffic::breaker::Breaker;
 use sluice_traffic::Moment;
+use sluice_traffic::breaker::Breaker;
 use sluice_traffic::ejection::Ejection;
 use sluice_traffic::latency::PeakEwma;
 

@@ -87,7 +87,10 @@ impl Local {
         }
         let sticky = match &shared.policy.affinity {
             Some(affinity::Policy { by: affinity::By::Header(_) | affinity::By::Client, .. }) => {
-                Some(Balancer::new(&sluice_traffic::balance::Config::from(sluice_traffic::balance::Kind::SourceHash), &members))
+                Some(Balancer::new(
+                    &sluice_traffic::balance::Config::from(sluice_traffic::balance::Kind::SourceHash),
+                    &members,
+                ))
             }
             _ => None,
         };

@@ -77,7 +77,9 @@ impl View for Members<'_> {
         let endpoint = &self.upstream.endpoints[index];
         let weight = f64::from(endpoint.policy.weight);
         match self.upstream.policy.slow_start {
-            Some(window) => weight * sluice_traffic::slow_start::share(endpoint.live.up_for(self.now), window),
+            Some(window) => {
+                weight * sluice_traffic::slow_start::share(endpoint.live.up_for(self.now), window)
+            }
             None => weight,
         }
     }
@@ -93,11 +95,18 @@ impl View for Members<'_> {
 
 impl Local {
     /// Chooses an endpoint for a request.
-    pub fn pick(&self, world: &Rc<World>, facts: &Facts<'_>, tried: &mut Tried, now: Moment) -> Result<Choice, Failure> {
+    pub fn pick(
+        &self,
+        world: &Rc<World>,
+        facts: &Facts<'_>,
+        tried: &mut Tried,
+        now: Moment,
+    ) -> Result<Choice, Failure> {
         loop {
             let choice = self.choose(world, facts, tried, now)?;
             let endpoint = &self.shared.endpoints[choice.index];
-            let admission = (self.shared.policy.breaker.as_ref()).map(|policy| endpoint.live.breaker.admit(policy, now));
+            let admission =
+                (self.shared.policy.breaker.as_ref()).map(|policy| endpoint.live.breaker.admit(policy, now));
             if admission == Some(Admission::No) {
                 // Another worker took the last probe between our look and our knock.
                 tried.insert(choice.index);
@@ -107,7 +116,13 @@ impl Local {
         }
     }
 
-    fn choose(&self, world: &Rc<World>, facts: &Facts<'_>, tried: &Tried, now: Moment) -> Result<Choice, Failure> {
+    fn choose(
+        &self,
+        world: &Rc<World>,
+        facts: &Facts<'_>,
+        tried: &Tried,
+        now: Moment,
+    ) -> Result<Choice, Failure> {
         let members = self.members(tried, now);
         let choice = |index, cookie| Choice { index, admission: None, cookie };
         let Some(affinity) = &self.shared.policy.affinity else {
@@ -116,10 +131,13 @@ impl Local {
         };
         match &affinity.by {
             By::Cookie(cookie) => {
-                let bound = facts::cookie(facts.head, &cookie.name).and_then(|token| self.shared.tokens.get(token));
+                let bound =
+                    facts::cookie(facts.head, &cookie.name).and_then(|token| self.shared.tokens.get(token));
                 match bound {
                     Some(&index) if members.keep(index) => return Ok(choice(index, None)),
-                    Some(_) if affinity.on_unavailable == OnUnavailable::Fail => return Err(Failure::NoEndpoint),
+                    Some(_) if affinity.on_unavailable == OnUnavailable::Fail => {
+                        return Err(Failure::NoEndpoint);
+                    }
                     _ => {}
                 }
                 let index = self.balance(world, facts, &members).ok_or_else(|| self.none_left(tried, now))?;
@@ -127,7 +145,9 @@ impl Local {
             }
             By::Header(name) => {
                 let key = facts.head.fields.get(name);
-                self.stick(world, facts, &members, key).ok_or_else(|| self.none_left(tried, now)).map(|i| choice(i, None))
+                self.stick(world, facts, &members, key)
+                    .ok_or_else(|| self.none_left(tried, now))
+                    .map(|i| choice(i, None))
             }
             By::Client => {
                 let key = address_key(facts);

@@ -66,12 +66,18 @@ struct Upload {
 }
 
 impl Upload {
-    fn poll(&mut self, connection: &mut Connection, limit: Duration, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+    fn poll(
+        &mut self,
+        connection: &mut Connection,
+        limit: Duration,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), SendError>> {
         if self.finished {
             return Poll::Ready(Ok(()));
         }
         let link = &mut connection.link;
-        let sent = ready!(self.sender.poll(&mut self.body, cx, |outbox, cx| link.poll_flush(outbox, limit, cx)));
+        let sent =
+            ready!(self.sender.poll(&mut self.body, cx, |outbox, cx| link.poll_flush(outbox, limit, cx)));
         self.finished = sent.is_ok();
         Poll::Ready(sent)
     }
@@ -82,7 +88,9 @@ fn framing_of(request: &Request) -> Framing {
     match request.body.length() {
         // A request without content has no length, but for the methods that are defined to carry some
         // (RFC 9110 section 8.6: a user agent SHOULD send Content-Length: 0 with them).
-        Some(0) if matches!(request.head.method, Method::Post | Method::Put | Method::Patch) => Framing::Length(0),
+        Some(0) if matches!(request.head.method, Method::Post | Method::Put | Method::Patch) => {
+            Framing::Length(0)
+        }
         Some(0) => Framing::None,
         Some(length) => Framing::Length(length),
         None => Framing::Chunked,
@@ -233,7 +241,8 @@ impl Await {
         cx: &mut Context<'_>,
     ) -> Result<Poll<()>, Failure> {
         let link = &mut connection.link;
-        let flushed = upload.sender.poll_head(cx, |outbox, cx| link.poll_flush(outbox, terms.timeouts.idle, cx));
+        let flushed =
+            upload.sender.poll_head(cx, |outbox, cx| link.poll_flush(outbox, terms.timeouts.idle, cx));
         if let Poll::Ready(Err(_)) = flushed {
             return Err(Failure::UpstreamReset);
         }
@@ -273,7 +282,8 @@ fn receive(
     guard: InFlight,
     terms: &Terms<'_>,
 ) -> Answer {
-    let keep = h1::keep_alive(head.version, &head.fields) && framing != Framing::Close && !upload.sender.failed();
+    let keep =
+        h1::keep_alive(head.version, &head.fields) && framing != Framing::Close && !upload.sender.failed();
     let length = match framing {
         Framing::Length(length) => Some(length),
         Framing::None => Some(0),
@@ -381,7 +391,9 @@ impl Reply {
                 }
                 Ok(0) => return Poll::Ready(Err(BodyError::Incomplete)),
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Poll::Ready(Err(BodyError::TimedOut)),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Poll::Ready(Err(BodyError::TimedOut));
+                }
                 Err(_) => return Poll::Ready(Err(BodyError::Incomplete)),
             }
         }

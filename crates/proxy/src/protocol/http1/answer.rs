@@ -37,7 +37,12 @@ pub(super) struct Writing<'a> {
 
 impl<'a> Writing<'a> {
     /// For the request of `head`, the `served`-th on its connection.
-    pub(super) fn new(session: &'a Session, listener: &'a Rc<LocalListener>, served: u32, head: &RequestHead) -> Self {
+    pub(super) fn new(
+        session: &'a Session,
+        listener: &'a Rc<LocalListener>,
+        served: u32,
+        head: &RequestHead,
+    ) -> Self {
         let more = h1::keep_alive(head.version, &head.fields)
             && served < listener.shared.requests_per_connection
             && !session.worker.is_draining()
@@ -53,7 +58,12 @@ impl<'a> Writing<'a> {
     }
 
     /// Answers with a failure.
-    pub(super) async fn fail(&mut self, exchange: &mut Exchange, head: &RequestHead, failure: Failure) -> Next {
+    pub(super) async fn fail(
+        &mut self,
+        exchange: &mut Exchange,
+        head: &RequestHead,
+        failure: Failure,
+    ) -> Next {
         exchange.outcome = Outcome::Failed(failure);
         let response = problem_answer::answer(failure, exchange, Form::of(head));
         self.response(exchange, response).await

@@ -113,7 +113,9 @@ impl Conn {
                 match link.poll_fill(cx) {
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(NoHead::Gone)),
                     Poll::Ready(Ok(_)) => {}
-                    Poll::Pending if link.deadline.poll_passed(cx) => return Poll::Ready(Err(NoHead::TimedOut)),
+                    Poll::Pending if link.deadline.poll_passed(cx) => {
+                        return Poll::Ready(Err(NoHead::TimedOut));
+                    }
                     Poll::Pending => return Poll::Pending,
                 }
             }
@@ -170,7 +172,9 @@ impl Conn {
         let body = self.body.borrow();
         match (body.failed, body.decoder.is_done(), body.decoder.left()) {
             (None, true, _) => Rest::Nothing,
-            (None, false, Some(left)) if left <= LITTLE && self.expects.get() == Expects::Nothing => Rest::Little,
+            (None, false, Some(left)) if left <= LITTLE && self.expects.get() == Expects::Nothing => {
+                Rest::Little
+            }
             _ => Rest::Much,
         }
     }
@@ -304,7 +308,9 @@ impl Incoming {
             match ready!(link.poll_fill_within(self.stall, cx)) {
                 Ok(0) => return Poll::Ready(Err(BodyError::Incomplete)),
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Poll::Ready(Err(BodyError::TimedOut)),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Poll::Ready(Err(BodyError::TimedOut));
+                }
                 Err(_) => return Poll::Ready(Err(BodyError::Incomplete)),
             }
         }

@@ -25,13 +25,20 @@ use crate::relay::Tunnel;
 use crate::worker::Running;
 
 /// Runs one exchange. `served` counts the requests of this connection, this one included.
-pub(super) async fn run(session: &Session, listener: &Rc<LocalListener>, running: Rc<Running>, served: u32) -> Next {
+pub(super) async fn run(
+    session: &Session,
+    listener: &Rc<LocalListener>,
+    running: Rc<Running>,
+    served: u32,
+) -> Next {
     let started = session.worker.world.clock.now();
     let shared = &listener.shared;
     let head = match session.conn.head(&shared.limits, shared.timeouts.head).await {
         Ok(head) => head,
         Err(NoHead::Gone) => return Next::Gone,
-        Err(NoHead::TimedOut) => return refuse(session, listener, &running, started, Failure::ClientTimeout).await,
+        Err(NoHead::TimedOut) => {
+            return refuse(session, listener, &running, started, Failure::ClientTimeout).await;
+        }
         Err(NoHead::Refused(refusal)) => {
             listener.cells.refused(refusal);
             return refuse(session, listener, &running, started, Failure::refused_request(refusal)).await;
@@ -70,7 +77,12 @@ fn parse(head: Bytes, listener: &LocalListener) -> Result<(RequestHead, Framing)
 }
 
 /// What can be refused by the head alone.
-fn admit(session: &Session, listener: &LocalListener, head: &RequestHead, framing: Framing) -> Result<(), Failure> {
+fn admit(
+    session: &Session,
+    listener: &LocalListener,
+    head: &RequestHead,
+    framing: Framing,
+) -> Result<(), Failure> {
     let expects = match h1::expects_continue(head) {
         Expectation::None => Expects::Nothing,
         Expectation::Continue if framing == Framing::None => Expects::Nothing,
@@ -85,7 +97,12 @@ fn admit(session: &Session, listener: &LocalListener, head: &RequestHead, framin
 }
 
 /// The facts an exchange starts with.
-fn begin(session: &Session, listener: &LocalListener, started: Instant, head: Option<&RequestHead>) -> Exchange {
+fn begin(
+    session: &Session,
+    listener: &LocalListener,
+    started: Instant,
+    head: Option<&RequestHead>,
+) -> Exchange {
     let shared = &listener.shared;
     let (address, scheme) = match head {
         Some(head) => forwarded::client(session.peer, Scheme::Http, head, &shared.forwarded),
@@ -104,13 +121,8 @@ async fn respond(
     (exchange, request, writing): (&mut Exchange, &mut Request, &mut Writing<'_>),
 ) -> Next {
     let interim = |head| session.conn.interim(head);
-    let scene = Scene {
-        worker: &session.worker,
-        world: &session.worker.world,
-        running,
-        listener,
-        interim: &interim,
-    };
+    let scene =
+        Scene { worker: &session.worker, world: &session.worker.world, running, listener, interim: &interim };
     let handled = match watch(session, listener, pipeline::handle(&scene, exchange, request)).await {
         Ok(handled) => handled,
         Err(failure) if failure == Failure::ClientGone => {

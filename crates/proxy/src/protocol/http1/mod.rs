@@ -80,7 +80,9 @@ impl Session {
             let link = self.conn.link.borrow();
             match link.stream.poll_read_ready(cx) {
                 Poll::Ready(ready) => Poll::Ready(ready.is_ok()),
-                Poll::Pending if link.deadline.poll_passed(cx) || (served > 0 && stopping()) => Poll::Ready(false),
+                Poll::Pending if link.deadline.poll_passed(cx) || (served > 0 && stopping()) => {
+                    Poll::Ready(false)
+                }
                 Poll::Pending => Poll::Pending,
             }
         })
