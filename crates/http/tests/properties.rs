@@ -165,7 +165,8 @@ proptest! {
     fn a_scan_of_pieces_finds_what_a_scan_at_once_finds(
         bytes in head_bytes(),
         cuts in vec(any::<usize>(), 0..6),
-        (line, head, fields) in (0..45usize, 0..100usize, 0..4usize),
+        // A head limit within the tolerated blank lines makes no sense.
+        (line, head, fields) in (0..45usize, 5..100usize, 0..4usize),
     ) {
         let limits = Limits { line, head, fields };
         let at_once = Scanner::default().scan(&bytes, &limits);
