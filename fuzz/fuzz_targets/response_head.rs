@@ -25,6 +25,8 @@ fuzz_target!(|bytes: &[u8]| {
         let mut twice = Vec::new();
         h1::response_head(&again, framing, Version::Http11, Persist::KeepAlive, &mut twice);
         assert_eq!(once, twice);
-        assert!(framing != Framing::Close || once.ends_with(b"Connection: close\r\n\r\n") || head.status == 426);
+        assert!(
+            framing != Framing::Close || once.ends_with(b"Connection: close\r\n\r\n") || head.status == 426
+        );
     }
 });
