@@ -32,7 +32,8 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     while let Some(folder) = open.pop() {
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         for path in entries.map(|entry| entry.unwrap().path()) {
-            let hidden_or_built = path.file_name().is_some_and(|name| name == "target" || name == "node_modules");
+            let hidden_or_built =
+                path.file_name().is_some_and(|name| name == "target" || name == "node_modules");
             if path.is_dir() && !hidden_or_built {
                 open.push(path);
             } else if path.extension().is_some_and(|found| found == extension) {

@@ -7,10 +7,18 @@ use super::{assert_none, files, read, root};
 #[test]
 fn the_pages_of_the_house_exist() {
     let pages = [
-        "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE",
-        "docs/vocabulary.md", "deny.toml", ".ci/run",
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+        "docs/vocabulary.md",
+        "deny.toml",
+        ".ci/run",
     ];
-    let missing: Vec<_> = pages.iter().filter(|page| !root().join(page).is_file()).map(ToString::to_string).collect();
+    let missing: Vec<_> =
+        pages.iter().filter(|page| !root().join(page).is_file()).map(ToString::to_string).collect();
     assert_none("missing", &missing);
     assert!(read("CHANGELOG.md").contains("## Unreleased"), "CHANGELOG.md needs an Unreleased section");
 }

@@ -8,8 +8,9 @@ use super::{assert_none, excepted, read, sources};
 const LINES: usize = 600;
 /// Folders below a crate's `src`, the file not counted.
 const DEPTH: usize = 4;
-const BANNED_NAMES: &[&str] =
-    &["utils", "util", "common", "helper", "helpers", "manager", "handler", "data", "info", "process", "misc"];
+const BANNED_NAMES: &[&str] = &[
+    "utils", "util", "common", "helper", "helpers", "manager", "handler", "data", "info", "process", "misc",
+];
 
 /// Lines before the unit tests at the end of the file.
 fn code_lines(text: &str) -> usize {
@@ -50,7 +51,10 @@ fn folders_are_at_most_four_deep() {
         below.saturating_sub(2)
     };
     let deep = sources().into_iter().filter(|file| depth(file) > DEPTH && !excepted(file, "depth"));
-    assert_none("at most four folders below src", &deep.map(|file| file.display().to_string()).collect::<Vec<_>>());
+    assert_none(
+        "at most four folders below src",
+        &deep.map(|file| file.display().to_string()).collect::<Vec<_>>(),
+    );
 }
 
 #[test]
