@@ -1,7 +1,8 @@
 //! `peak_ewma`: of two drawn by weight, the one with the lower latency * (in flight + 1) / weight.
 //!
 //! Finagle's `p2cPeakEwma`: the product is how long a new request will probably take. An endpoint that never
-//! answered yet gets one request to learn from, and no second before its answer.
+//! answered yet gets one request to learn from, and no second before its answer. Shares follow weights when there
+//! is load; of an idle pair with equal latencies the heavier one always wins.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
