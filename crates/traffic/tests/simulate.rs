@@ -74,7 +74,8 @@ struct Endpoint {
     ejection: Ejection,
     tracker: Tracker,
     up_since: Option<Moment>,
-    /// Probes that are out, counted here on their own account.
+    /// Half-open periods, and the probes of the last one that are out, counted here on their own account.
+    half_opened: u32,
     probes: u32,
     /// Requests since everything must have recovered.
     picks_at_end: u32,
@@ -148,6 +149,8 @@ struct Exchange {
 struct Attempt {
     endpoint: usize,
     admission: Admission,
+    /// The half-open periods of the endpoint until it began.
+    half_opened: u32,
     began: Moment,
     verdict: Verdict,
     sent: Sent,
@@ -233,6 +236,7 @@ impl Simulation {
                 ejection: Ejection::default(),
                 tracker: Tracker::new(Health::Unknown),
                 up_since: None,
+                half_opened: 0,
                 probes: 0,
                 picks_at_end: 0,
             })
@@ -329,7 +333,12 @@ impl Simulation {
         let endpoint = &mut self.endpoints[at];
         let state = endpoint.breaker.state(self.now);
         let admission = endpoint.breaker.admit(&BREAKER, self.now);
-        self.tally.half_opened += u32::from(admission.change() == Some(Change::HalfOpened));
+        if admission.change() == Some(Change::HalfOpened) {
+            self.tally.half_opened += 1;
+            endpoint.half_opened += 1;
+            // A probe of an earlier period may still hang; it counts for nothing.
+            endpoint.probes = 0;
+        }
         match admission {
             Admission::Yes(_) => assert_eq!(state, State::Closed),
             Admission::Probe(_) => {
@@ -355,7 +364,8 @@ impl Simulation {
             after = after.min(MS);
             verdict = Verdict::Ignored;
         }
-        let attempt = Attempt { endpoint, admission, began: self.now, verdict, sent };
+        let half_opened = self.endpoints[endpoint].half_opened;
+        let attempt = Attempt { endpoint, admission, half_opened, began: self.now, verdict, sent };
         self.plan(after, Event::Finish(exchange, attempt));
     }
 
@@ -364,7 +374,8 @@ impl Simulation {
         self.tally.under_way -= 1;
         let endpoint = &mut self.endpoints[at];
         endpoint.in_flight -= 1;
-        endpoint.probes -= u32::from(matches!(attempt.admission, Admission::Probe(_)));
+        let is_probe = matches!(attempt.admission, Admission::Probe(_));
+        endpoint.probes -= u32::from(is_probe && attempt.half_opened == endpoint.half_opened);
         match endpoint.breaker.record(&BREAKER, now, attempt.admission, verdict) {
             Some(Change::Opened) => self.tally.opened += 1,
             Some(Change::Closed) => self.tally.closed += 1,

@@ -19,6 +19,7 @@ const MOST_EPSILON: f64 = 100.0;
 /// Options of `bounded_hash`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
 pub struct Config {
     /// How far above its fair share of the requests in flight an endpoint may get, as a share of it, 0.01 to
     /// 100. Less evens the load, more keeps keys in place. Default 0.25.

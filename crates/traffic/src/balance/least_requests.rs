@@ -12,6 +12,7 @@ use crate::Rng;
 /// No options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct Config {}
 
 /// The one with the fewest requests in flight for its weight.

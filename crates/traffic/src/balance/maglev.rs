@@ -24,6 +24,7 @@ const LARGEST: u32 = 5_000_011;
 /// Options of `maglev`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
 pub struct Config {
     /// Slots of the table, a prime up to 5000011, best a hundred times the number of endpoints; 4 bytes each.
     /// Default 65537.

@@ -15,6 +15,7 @@ use crate::Rng;
 /// No options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct Config {}
 
 /// Of two drawn by weight, the one with the lower expected time.

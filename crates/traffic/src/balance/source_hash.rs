@@ -13,6 +13,7 @@ use crate::Rng;
 /// No options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct Config {}
 
 /// The same key to the same endpoint, by rendezvous.
