@@ -8,12 +8,12 @@
 //!                           half_open_requests probes succeeded
 //! ```
 //!
-//! Promise: shared by threads without a lock, one word for the state, changed whole. Every admission carries the
-//! turn (the period of one state) it was given in, and a result counts only in its own turn: late failures from
-//! before a trip cannot trip the breaker again, a late probe cannot free a slot it does not hold. It cannot get
-//! stuck: open ends by time, and probes whose results never come are given up when the last of them has been out for
-//! the longest open time.
-//! Between threads a trip may see a result more or less than a single one would.
+//! Promise: shared by threads without a lock, one word for the state, changed whole. Every admission carries
+//! the turn (the period of one state) it was given in, and a result counts only in its own turn: late
+//! failures from before a trip cannot trip the breaker again, a late probe cannot free a slot it does not
+//! hold. It cannot get stuck: open ends by time, and probes whose results never come are given up when the
+//! last of them has been out for the longest open time. Between threads a trip may see a result more or less
+//! than a single one would.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,8 +32,8 @@ pub struct Policy {
     pub min_requests: u32,
     /// How long it stays open after its first trip; at least a millisecond, the resolution of its clock.
     pub open_for: Duration,
-    /// It stays open twice as long after each consecutive trip, up to this. A trip is consecutive when a probe
-    /// failed, or when it comes within one open time of closing.
+    /// It stays open twice as long after each consecutive trip, up to this. A trip is consecutive when a
+    /// probe failed, or when it comes within one open time of closing.
     pub max_open_for: Duration,
     /// Probes admitted in one half-open period, at once and in all; as many successes close it. 1 to 255.
     pub half_open_requests: u32,
@@ -252,7 +252,8 @@ impl Breaker {
         while word.is(Phase::HalfOpen, turn) {
             let (next, change) = word.probed(policy, clock(now), verdict);
             if change == Some(Change::Closed) {
-                // Before the swap: nothing is counted until it is closed, and then it must start from nothing.
+                // Before the swap: nothing is counted until it is closed, and then it must start from
+                // nothing.
                 self.window.clear();
                 self.in_a_row.store(0, Ordering::Relaxed);
             }

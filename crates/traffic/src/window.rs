@@ -26,7 +26,8 @@ pub(crate) struct Counts {
 
 #[derive(Debug, Default)]
 pub(crate) struct Window {
-    /// Each: 20 bits of epoch (the number of the step since the clock's start), 22 of requests, 22 of failures.
+    /// Each: 20 bits of epoch (the number of the step since the clock's start), 22 of requests, 22 of
+    /// failures.
     buckets: [AtomicU64; BUCKETS],
 }
 

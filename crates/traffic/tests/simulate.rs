@@ -1,5 +1,5 @@
-//! Balancer, selection, breaker, ejection, health checks and retry budget together, in virtual time: endpoints die,
-//! slow down, fail some requests and come back, and after every step the promises are checked.
+//! Balancer, selection, breaker, ejection, health checks and retry budget together, in virtual time:
+//! endpoints die, slow down, fail some requests and come back, and after every step the promises are checked.
 //!
 //! A run is a pure function of the balancer's kind and a seed; a failing run names both.
 

@@ -4,8 +4,8 @@
 //! proportional to its weight. The evenest of the hash balancers, and a pick is one look-up; a change of
 //! membership moves the keys that must move and a few per cent more, the fewer the larger the table.
 //!
-//! A key whose endpoint is unavailable is looked up again with a second hash, and so on, so the others share its
-//! keys by weight, and it gets them back. The table itself never depends on availability.
+//! A key whose endpoint is unavailable is looked up again with a second hash, and so on, so the others share
+//! its keys by weight, and it gets them back. The table itself never depends on availability.
 
 use std::sync::Arc;
 
