@@ -382,3 +382,20 @@ fn only_hash_balancers_need_a_hash() {
         assert_eq!(build(&config, &keys(2), &[1, 1]).needs_hash(), hashes, "{}", config.kind());
     }
 }
+
+#[test]
+fn a_member_in_slow_start_takes_its_weight_of_now() {
+    let weights = [2, 2, 4];
+    for name in ["round_robin", "random", "least_requests", "two_choices", "source_hash"] {
+        let mut balancer = build(&config(name), &keys(3), &weights);
+        let (mut group, mut rng) = (Group::idle(&weights), Rng::new(17));
+        // Of 2 + 0.5 + 4; and with one more out, of 0.5 + 4, where a draw must often be repeated.
+        group.weight[1] = 0.5;
+        for (out, fair) in [(None, 0.5 / 6.5), (Some(0), 0.5 / 4.5)] {
+            group.available = (0..3).map(|at| Some(at) != out).collect();
+            let mut pick = || balancer.pick(&group, hash(&rng.next().to_le_bytes()), &mut rng);
+            let share = (0..20_000).filter(|_| pick() == Some(1)).count() as f64 / 20_000.0;
+            assert!((share / fair - 1.0).abs() < 0.1, "{name}: {share} instead of {fair}");
+        }
+    }
+}
