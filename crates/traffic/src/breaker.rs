@@ -8,11 +8,12 @@
 //!                           half_open_requests probes succeeded
 //! ```
 //!
-//! Promise: shared by threads without a lock, one word for the state, changed whole. Every admission carries the
-//! turn (the period of one state) it was given in, and a result counts only in its own turn: late failures from
-//! before a trip cannot trip the breaker again, a late probe cannot free a slot it does not hold. It cannot get
-//! stuck: open ends by time, and probes whose results never come are given up after the longest open time.
-//! Between threads a trip may see a result more or less than a single one would.
+//! Promise: shared by threads without a lock, one word for the state, changed whole. Every admission carries
+//! the turn (the period of one state) it was given in, and a result counts only in its own turn: late
+//! failures from before a trip cannot trip the breaker again, a late probe cannot free a slot it does not
+//! hold. It cannot get stuck: open ends by time, and probes whose results never come are given up when the
+//! last of them has been out for the longest open time. Between threads a trip may see a result more or less
+//! than a single one would.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,10 +32,10 @@ pub struct Policy {
     pub min_requests: u32,
     /// How long it stays open after its first trip; at least a millisecond, the resolution of its clock.
     pub open_for: Duration,
-    /// It stays open twice as long after each consecutive trip, up to this. A trip is consecutive when a probe
-    /// failed, or when it comes within one open time of closing.
+    /// It stays open twice as long after each consecutive trip, up to this. A trip is consecutive when a
+    /// probe failed, or when it comes within one open time of closing.
     pub max_open_for: Duration,
-    /// Probes admitted while half-open, at once and in all; as many successes close it. 1 to 255.
+    /// Probes admitted in one half-open period, at once and in all; as many successes close it. 1 to 255.
     pub half_open_requests: u32,
     /// It opens also after this many failures in a row, whatever the ratio and the number of requests.
     pub consecutive_failures: Option<u32>,
@@ -127,6 +128,8 @@ pub enum Change {
 #[derive(Debug, Default)]
 pub struct Breaker {
     word: AtomicU64,
+    /// Milliseconds of the clock when the last probe went; written before the word that lets it go.
+    last_probe: AtomicU64,
     in_a_row: AtomicU32,
     window: Window,
 }
@@ -158,10 +161,11 @@ impl Breaker {
     pub fn admit(&self, policy: &Policy, now: Moment) -> Admission {
         let mut word = self.load();
         loop {
-            let next = match word.admit(policy, clock(now)) {
+            let next = match self.consider(word, policy, now) {
                 Step::Stay(admission) => return admission,
                 Step::Probe(next) => next,
             };
+            self.last_probe.store(clock(now), Ordering::Relaxed);
             match self.swap(word, next) {
                 Ok(()) => {
                     let first = word.phase == Phase::Open;
@@ -174,7 +178,7 @@ impl Breaker {
 
     /// Whether [`Breaker::admit`] would let a request pass now; asking takes no slot.
     pub fn would_admit(&self, policy: &Policy, now: Moment) -> bool {
-        !matches!(self.load().admit(policy, clock(now)), Step::Stay(Admission::No))
+        !matches!(self.consider(self.load(), policy, now), Step::Stay(Admission::No))
     }
 
     /// Takes the result of an admitted request. Gives the change when it made one.
@@ -248,7 +252,8 @@ impl Breaker {
         while word.is(Phase::HalfOpen, turn) {
             let (next, change) = word.probed(policy, clock(now), verdict);
             if change == Some(Change::Closed) {
-                // Before the swap: nothing is counted until it is closed, and then it must start from nothing.
+                // Before the swap: nothing is counted until it is closed, and then it must start from
+                // nothing.
                 self.window.clear();
                 self.in_a_row.store(0, Ordering::Relaxed);
             }
@@ -258,6 +263,10 @@ impl Breaker {
             }
         }
         None
+    }
+
+    fn consider(&self, word: Word, policy: &Policy, now: Moment) -> Step {
+        word.admit(policy, clock(now), self.last_probe.load(Ordering::Relaxed))
     }
 
     fn load(&self) -> Word {
@@ -278,7 +287,7 @@ enum Step {
 }
 
 impl Word {
-    fn admit(self, policy: &Policy, now: u64) -> Step {
+    fn admit(self, policy: &Policy, now: u64, last_probe: u64) -> Step {
         match self.phase {
             Phase::Closed => Step::Stay(Admission::Yes(Turn { stamp: self.stamp, first: false })),
             Phase::Open if now < self.stamp => Step::Stay(Admission::No),
@@ -287,7 +296,7 @@ impl Word {
                 Step::Probe(Word { probing: self.probing + 1, ..self })
             }
             // Probes whose results never came: begin again, in a new turn.
-            Phase::HalfOpen if now >= self.stamp.saturating_add(policy.longest()) => {
+            Phase::HalfOpen if now >= last_probe.saturating_add(policy.longest()) => {
                 Step::Probe(self.half_open(now))
             }
             Phase::HalfOpen => Step::Stay(Admission::No),
@@ -482,6 +491,20 @@ mod tests {
         assert!(matches!(next, Admission::Probe(_)));
         assert_eq!(breaker.record(&policy, at(67), lost, Verdict::Failure), None, "its turn is over");
         assert_eq!(breaker.record(&policy, at(67), next, Verdict::Success), Some(Change::Closed));
+    }
+
+    #[test]
+    fn rare_probes_are_not_taken_for_lost_ones() {
+        let policy = policy();
+        let breaker = tripped(&policy, at(1));
+        assert_eq!(send(&breaker, &policy, at(6), Verdict::Success), None);
+        let second = breaker.admit(&policy, at(100));
+        assert_eq!(
+            breaker.admit(&policy, at(101)),
+            Admission::No,
+            "the second has only been out for a second"
+        );
+        assert_eq!(breaker.record(&policy, at(102), second, Verdict::Success), Some(Change::Closed));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Passive ejection: an endpoint that keeps failing real traffic is left out for a while (outlier detection).
 //!
-//! After Envoy's consecutive-failure rule: so many failures in a row eject it for the base time multiplied by the
-//! number of its ejections; each base time without a new one takes one off that number again.
+//! After Envoy's consecutive-failure rule: so many failures in a row eject it for the base time multiplied by
+//! the number of its ejections; each base time without a new one takes one off that number again.
 //!
-//! Promise: shared by threads without a lock. A group's decisions are taken one at a time, so the share that may
-//! be ejected holds exactly and the last endpoint is never ejected; a thread that finds another one deciding does
-//! not wait, the next failure asks again.
+//! Promise: shared by threads without a lock. A group's decisions are taken one at a time, so the share that
+//! may be ejected holds exactly and the last endpoint is never ejected; a thread that finds another one
+//! deciding does not wait, the next failure asks again.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,8 +22,8 @@ pub struct Policy {
     pub base: Duration,
     /// The longest ejection.
     pub max: Duration,
-    /// The share of a group's endpoints that may be ejected at a time, 0 to 1. Above 0 it allows one at least; 0
-    /// turns ejection off.
+    /// The share of a group's endpoints that may be ejected at a time, 0 to 1. Above 0 it allows one at
+    /// least; 0 turns ejection off.
     pub max_ratio: f64,
 }
 
@@ -65,8 +65,8 @@ pub struct Ejection {
 }
 
 impl Ejection {
-    /// Takes the result of an attempt. Ejects the endpoint when it failed too often in a row and the group can
-    /// spare it, and gives until when. `census` is asked only then.
+    /// Takes the result of an attempt. Ejects the endpoint when it failed too often in a row and the group
+    /// can spare it, and gives until when. `census` is asked only then.
     pub fn record(
         &self,
         policy: &Policy,
@@ -248,7 +248,7 @@ mod tests {
             for own in &endpoints {
                 let census = || Census { endpoints: 4, ejected: ejected(), others_in_service: 3 };
                 let (group, policy) = (&group, &policy);
-                let fail = move |_| {
+                let fail = move |_: u32| {
                     own.record(policy, at(1), Verdict::Failure, group, census);
                 };
                 scope.spawn(move || (0..1000).for_each(fail));

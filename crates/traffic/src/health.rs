@@ -37,9 +37,9 @@ impl Tracker {
         self.health
     }
 
-    /// Takes one result. `rise` passes in a row make an unhealthy endpoint healthy, `fall` failures in a row a
-    /// healthy one unhealthy (0 counts as 1); from [`Health::Unknown`] the first result decides, so that a start
-    /// is not delayed. Gives the new health when it changed.
+    /// Takes one result. `rise` passes in a row make an unhealthy endpoint healthy, `fall` failures in a row
+    /// a healthy one unhealthy (0 counts as 1); from [`Health::Unknown`] the first result decides, so that a
+    /// start is not delayed. Gives the new health when it changed.
     pub fn observe(&mut self, ok: bool, rise: u32, fall: u32) -> Option<Health> {
         let (seen, needed) = match (self.health, ok) {
             (Health::Unknown, true) => (Health::Healthy, 1),

@@ -1,11 +1,12 @@
 //! Peak EWMA: an estimate of an endpoint's latency that jumps up at once and comes down slowly.
 //!
 //! After Finagle's `PeakEwma`: a sample above the estimate replaces it; below, the estimate moves towards the
-//! sample by exp(-elapsed / tau); without samples it decays towards zero, so that a slow endpoint is tried again.
+//! sample by exp(-elapsed / tau); without samples it decays towards zero, so that a slow endpoint is tried
+//! again.
 //!
 //! Promise: shared by threads without a lock. Estimate and time stand in one word, so a reader never sees the
-//! one without the other and no sample is lost to a race. Time is kept in steps of 2^20 ns (1.05 ms), which wrap
-//! after 52 days; samples within one step can only raise the estimate.
+//! one without the other and no sample is lost to a race. Time is kept in steps of 2^20 ns (1.05 ms), which
+//! wrap after 52 days; samples within one step can only raise the estimate.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;

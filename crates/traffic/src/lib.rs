@@ -1,9 +1,9 @@
 //! Pure traffic decisions: which endpoint takes a request, and whether it may be tried at all.
 //!
 //! Promise: no sockets, no clock, no threads and no randomness of its own. Time is a [`Moment`] that the
-//! caller passes, randomness an [`Rng`] that the caller seeds, so every decision can be replayed. What several
-//! threads share ([`breaker`], [`ejection`], [`latency`]) is lock-free and taken by `&self`; the rest belongs to
-//! one worker.
+//! caller passes, randomness an [`Rng`] that the caller seeds, so every decision can be replayed. What
+//! several threads share ([`breaker`], [`ejection`], [`latency`]) is lock-free and taken by `&self`; the rest
+//! belongs to one worker.
 //!
 //! In the order in which a request meets them: [`selection`] (who may take it: [`health`], [`breaker`],
 //! [`ejection`], [`panic_mode`]) -> [`balance`] (who does, with [`slow_start`] weights and [`latency`]) ->

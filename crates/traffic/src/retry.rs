@@ -1,8 +1,8 @@
 //! Retries: whether another attempt may follow, whether the budget has one, and how long to wait for it.
 //!
-//! Promise: no policy makes a request that may have been worked on be sent twice unless its method is idempotent,
-//! or the endpoint said that it did nothing; and no number of failures multiplies the traffic: a budget ties
-//! retries to requests.
+//! Promise: no policy makes a request that may have been worked on be sent twice unless its method is
+//! idempotent, or the endpoint said that it did nothing; and no number of failures multiplies the traffic: a
+//! budget ties retries to requests.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ pub enum Sent {
     Something,
 }
 
-/// Whether sending the request twice is the same as sending it once (RFC 9110 section 9.2.2), by its method or
-/// because the operator says so.
+/// Whether sending the request twice is the same as sending it once (RFC 9110 section 9.2.2), by its method
+/// or because the operator says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idempotent {
     /// It is.
@@ -57,8 +57,8 @@ pub fn may_retry(
     safe && attempts_made < attempts_allowed
 }
 
-/// How long to wait before another attempt: exponential with full jitter, so that clients of a failing endpoint
-/// do not come back together.
+/// How long to wait before another attempt: exponential with full jitter, so that clients of a failing
+/// endpoint do not come back together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// The most to wait before the first retry; twice as much before each further one.
@@ -152,8 +152,8 @@ impl Budget {
         }
     }
 
-    /// Forgets what is older than the window and gives the index of the current second. A moment before the last
-    /// one counts as it.
+    /// Forgets what is older than the window and gives the index of the current second. A moment before the
+    /// last one counts as it.
     fn slide(&mut self, now: Moment) -> usize {
         let second = (now.0 / STEP).max(self.second);
         let passed = second - self.second;

@@ -1,7 +1,7 @@
 //! A small seeded generator: the same seed gives the same decisions.
 //!
-//! SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014): one addition and a
-//! mix per number, no state but one word, passes BigCrush. Not for secrets.
+//! SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014): one addition and
+//! a mix per number, no state but one word, passes BigCrush. Not for secrets.
 
 /// A seeded generator of random numbers.
 #[derive(Clone, Debug)]

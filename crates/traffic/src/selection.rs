@@ -2,17 +2,19 @@
 //!
 //! The rule, in order:
 //! 1. Primaries before backups: the backups are candidates only when no primary is.
-//! 2. Within the tier, the candidates are the fit members: enabled, healthy, not ejected, breaker not open, not
-//!    tried by this exchange. When fewer than the panic threshold of the tier's enabled members are fit, our
-//!    health and ejections are not believed: all enabled ones are candidates, but those whose breaker refuses.
-//! 3. When no member of either tier is fit and the threshold is above zero, all enabled ones of both tiers are.
-//! 4. Draining members take only exchanges that affinity sends them ([`Standing::keeps_affinity`]), disabled ones
-//!    nothing.
+//! 2. Within the tier, the candidates are the fit members: enabled, healthy, not ejected, breaker not open,
+//!    not tried by this exchange. When fewer than the panic threshold of the tier's enabled members are fit,
+//!    our health and ejections are not believed: all enabled ones are candidates, but those whose breaker
+//!    refuses.
+//! 3. When no member of either tier is fit and the threshold is above zero, all enabled ones of both tiers
+//!    are.
+//! 4. Draining members take only exchanges that affinity sends them ([`Standing::keeps_affinity`]), disabled
+//!    ones nothing.
 //!
 //! A breaker is never overruled: it is open so that the endpoint is left alone.
 //!
-//! Promise: pure and without allocation. [`Candidates`] is a plain value: for a first attempt, when nothing is
-//! tried, a caller may keep it until a standing changes and so pay the look at every member once.
+//! Promise: pure and without allocation. [`Candidates`] is a plain value: for a first attempt, when nothing
+//! is tried, a caller may keep it until a standing changes and so pay the look at every member once.
 
 use crate::health::Health;
 use crate::panic_mode::panicking;
@@ -95,7 +97,8 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Whether an exchange that affinity sends to this endpoint may go there: it can work and is at most draining.
+    /// Whether an exchange that affinity sends to this endpoint may go there: it can work and is at most
+    /// draining.
     pub fn keeps_affinity(self) -> bool {
         self.service != Service::Disabled && self.fitness == Fitness::Fit
     }
@@ -148,8 +151,8 @@ struct Count {
     untried_usable: usize,
 }
 
-/// Decides which of the `len` members are candidates, by the rule of this module. `panic_threshold` is the share
-/// of a tier, 0 to 1, below which panic begins; 0 turns panic off.
+/// Decides which of the `len` members are candidates, by the rule of this module. `panic_threshold` is the
+/// share of a tier, 0 to 1, below which panic begins; 0 turns panic off.
 ///
 /// A member is one when [`Candidates::include`] says so and it was not tried. When the answer is
 /// [`Candidates::Nobody`] and something was tried, the caller may forget what was tried and ask again.
@@ -241,8 +244,8 @@ impl Tried {
 mod tests {
     use super::*;
 
-    /// One letter for each member. Upper case: primary. F fit, U unhealthy, E ejected, O breaker open, D draining,
-    /// X disabled.
+    /// One letter for each member. Upper case: primary. F fit, U unhealthy, E ejected, O breaker open, D
+    /// draining, X disabled.
     fn group(letters: &str) -> Vec<Standing> {
         let standing = |letter: char| Standing {
             tier: if letter.is_ascii_uppercase() { Tier::Primary } else { Tier::Backup },

@@ -11,9 +11,9 @@ use crate::clock::nanos;
 /// The share an endpoint starts with.
 pub const FLOOR: f64 = 0.1;
 
-/// The share of its weight that an endpoint takes `since_up` nanoseconds after it came back, from [`FLOOR`] up to
-/// one. `None` means that it did not come back: it is up since the process started, or since its upstream was
-/// configured. A `window` of zero turns slow start off.
+/// The share of its weight that an endpoint takes `since_up` nanoseconds after it came back, from [`FLOOR`]
+/// up to one. `None` means that it did not come back: it is up since the process started, or since its
+/// upstream was configured. A `window` of zero turns slow start off.
 pub fn share(since_up: Option<u64>, window: Duration) -> f64 {
     let window = nanos(window);
     match since_up {

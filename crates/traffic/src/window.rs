@@ -26,7 +26,8 @@ pub(crate) struct Counts {
 
 #[derive(Debug, Default)]
 pub(crate) struct Window {
-    /// Each: 20 bits of epoch (the number of the step since the clock's start), 22 of requests, 22 of failures.
+    /// Each: 20 bits of epoch (the number of the step since the clock's start), 22 of requests, 22 of
+    /// failures.
     buckets: [AtomicU64; BUCKETS],
 }
 
@@ -134,7 +135,7 @@ mod tests {
         std::thread::scope(|scope| {
             for thread in 0..4_u64 {
                 let window = &window;
-                let add = move |event| window.add(TEN, Moment(event * 900_000), event % 4 == thread);
+                let add = move |event: u64| window.add(TEN, Moment(event * 900_000), event % 4 == thread);
                 scope.spawn(move || (0..10_000).for_each(add));
             }
         });

@@ -2,8 +2,8 @@
 //!
 //! As `ring_hash`, but an endpoint that has (1 + epsilon) times its fair share of the requests in flight is
 //! passed over, so a popular key spills to the next endpoints on the ring instead of drowning one. The bound
-//! counts the new request and follows the weights; it uses the real numbers in flight, so it holds to within the
-//! requests that other workers start between a look and a pick.
+//! counts the new request and follows the weights; it uses the real numbers in flight, so it holds to within
+//! the requests that other workers start between a look and a pick.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -19,6 +19,7 @@ const MOST_EPSILON: f64 = 100.0;
 /// Options of `bounded_hash`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
 pub struct Config {
     /// How far above its fair share of the requests in flight an endpoint may get, as a share of it, 0.01 to
     /// 100. Less evens the load, more keeps keys in place. Default 0.25.

@@ -1,7 +1,7 @@
 //! Drawing a member at random by weight in constant time: Walker's alias method, built as by Vose (1991).
 //!
-//! Promise: exact proportions by the weights of now, also when members are unavailable or in slow start: a draw
-//! by configured weight is rejected in the proportion in which it counts less now.
+//! Promise: exact proportions by the weights of now, also when members are unavailable or in slow start: a
+//! draw by configured weight is rejected in the proportion in which it counts less now.
 
 use std::sync::Arc;
 

@@ -24,8 +24,8 @@ impl Keyed {
         self.members[at].0
     }
 
-    /// Whether a key that the configured weights give to this member stays with it: it takes something and, in
-    /// slow start, the key is in the share that it takes already. A key decides alike each time.
+    /// Whether a key that the configured weights give to this member stays with it: it takes something and,
+    /// in slow start, the key is in the share that it takes already. A key decides alike each time.
     pub(super) fn stays<V: View>(&self, view: &V, at: usize, hash: u64) -> bool {
         let (seed, full) = self.members[at];
         if !takes(view, at) {
@@ -35,9 +35,10 @@ impl Keyed {
         weight >= full || unit(mix(hash.rotate_left(32) ^ seed)) * full < weight
     }
 
-    /// Rendezvous hashing (Thaler, Ravishankar 1998) with weights (Schindelhauer, Schomaker 2005): every member
-    /// scores the key by -weight / ln(hash in (0, 1)), the highest score wins. When a member goes, only its own
-    /// keys move; when one comes, only those that it wins. `weight` is `None` for those that may not be chosen.
+    /// Rendezvous hashing (Thaler, Ravishankar 1998) with weights (Schindelhauer, Schomaker 2005): every
+    /// member scores the key by -weight / ln(hash in (0, 1)), the highest score wins. When a member goes,
+    /// only its own keys move; when one comes, only those that it wins. `weight` is `None` for those that may
+    /// not be chosen.
     pub(super) fn rendezvous(&self, hash: u64, weight: impl Fn(usize) -> Option<f64>) -> Option<usize> {
         let mut best: Option<(usize, u64, f64)> = None;
         for at in 0..self.members.len() {

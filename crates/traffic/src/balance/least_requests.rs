@@ -1,7 +1,7 @@
 //! `least_requests`: the one with the fewest requests in flight for its weight; by weight among equals.
 //!
-//! It looks at every member. Best where requests differ much in length; with many workers prefer `two_choices`,
-//! since all of them see the same least loaded endpoint at the same moment.
+//! It looks at every member. Best where requests differ much in length; with many workers prefer
+//! `two_choices`, since all of them see the same least loaded endpoint at the same moment.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use crate::Rng;
 /// No options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct Config {}
 
 /// The one with the fewest requests in flight for its weight.

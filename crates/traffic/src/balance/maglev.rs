@@ -4,8 +4,8 @@
 //! proportional to its weight. The evenest of the hash balancers, and a pick is one look-up; a change of
 //! membership moves the keys that must move and a few per cent more, the fewer the larger the table.
 //!
-//! A key whose endpoint is unavailable is looked up again with a second hash, and so on, so the others share its
-//! keys by weight, and it gets them back. The table itself never depends on availability.
+//! A key whose endpoint is unavailable is looked up again with a second hash, and so on, so the others share
+//! its keys by weight, and it gets them back. The table itself never depends on availability.
 
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ const LARGEST: u32 = 5_000_011;
 /// Options of `maglev`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
 pub struct Config {
     /// Slots of the table, a prime up to 5000011, best a hundred times the number of endpoints; 4 bytes each.
     /// Default 65537.

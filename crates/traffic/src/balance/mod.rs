@@ -1,11 +1,12 @@
 //! Balancers: each chooses one endpoint of a group for a request.
 //!
-//! A balancer is a file (its `Config`, its state, its tests) and a row in the table below; configuration, schema,
-//! dispatch and the list of names come from the rows. Dispatch is static.
+//! A balancer is a file (its `Config`, its state, its tests) and a row in the table below; configuration,
+//! schema, dispatch and the list of names come from the rows. Dispatch is static.
 //!
-//! Promise: a pick is an available member with weight, or `None` when there is none. It does not allocate, and
-//! it is O(1) in the number of members (O(log) for rings) unless the method must look at all of them
-//! (`least_requests`, `source_hash`, `bounded_hash`, weighted `round_robin`) or nearly none of them is available.
+//! Promise: a pick is an available member with weight, or `None` when there is none. It does not allocate,
+//! and it is O(1) in the number of members (O(log) for rings) unless the method must look at all of them
+//! (`least_requests`, `source_hash`, `bounded_hash`, weighted `round_robin`) or nearly none of them is
+//! available.
 
 use std::fmt;
 
@@ -167,10 +168,12 @@ macro_rules! balancers {
             /// The form `schemars` gives an enum: first every name alone, then every one with its options.
             fn json_schema(generator: &mut SchemaGenerator) -> Schema {
                 let names = [$(name_schema($name, concat!($($doc),+)),)+];
-                let tables = [$(table_schema($name, concat!($($doc),+), &generator.subschema_for::<$module::Config>()),)+];
+                let options = [$(generator.subschema_for::<$module::Config>(),)+];
+                let rows = [$(($name, concat!($($doc),+)),)+].into_iter().zip(&options);
+                let tables = rows.map(|((name, text), options)| table_schema(name, text, options));
                 let forms: Vec<Schema> = names.into_iter().chain(tables).collect();
                 json_schema!({
-                    "description": "How an endpoint is chosen: a name, or a table of one name with its options.",
+                    "description": "How an endpoint is chosen: a name, or a table of one name and options.",
                     "oneOf": forms,
                 })
             }
@@ -187,7 +190,7 @@ macro_rules! balancers {
             /// Builds a balancer for these members.
             pub fn new(config: &Config, members: &[Member<'_>]) -> Balancer {
                 match config {
-                    $(Config::$kind(options) => Balancer::$kind(<$module::$kind as Balance>::new(options, members)),)+
+                    $(Config::$kind(options) => Balancer::$kind(Balance::new(options, members)),)+
                 }
             }
 
@@ -209,9 +212,9 @@ macro_rules! balancers {
                 }
             }
 
-            /// Takes over the position of the balancer before a reload, so that unchanged members are not picked
-            /// twice in a row because of it. `map` gives the old index of a new one, `None` for a new member.
-            /// Nothing to take over when the kind changed.
+            /// Takes over the position of the balancer before a reload, so that unchanged members are not
+            /// picked twice in a row because of it. `map` gives the old index of a new one, `None` for a new
+            /// member. Nothing to take over when the kind changed.
             pub fn adopt(&mut self, old: &Balancer, map: impl Fn(usize) -> Option<usize>) {
                 match (self, old) {
                     $((Balancer::$kind(new), Balancer::$kind(old)) => new.adopt(old, map),)+
@@ -231,7 +234,8 @@ balancers! {
     "least_requests" => least_requests::LeastRequests,
     /// Of two drawn at random by weight, the one with fewer requests in flight for its weight.
     "two_choices" => two_choices::TwoChoices,
-    /// Of two drawn at random by weight, the one with the lower latency times requests in flight for its weight.
+    /// Of two drawn at random by weight, the one with the lower latency times requests in flight for its
+    /// weight.
     "peak_ewma" => peak_ewma::PeakEwma,
     /// By hash (rendezvous): the same key goes to the same endpoint; a change moves the fewest keys.
     "source_hash" => source_hash::SourceHash,
@@ -243,6 +247,7 @@ balancers! {
     "maglev" => maglev::Maglev,
 }
 
+#[expect(clippy::derivable_impls, reason = "no row of the table is special")]
 impl Default for Kind {
     fn default() -> Self {
         Kind::RoundRobin

@@ -1,7 +1,8 @@
 //! `peak_ewma`: of two drawn by weight, the one with the lower latency * (in flight + 1) / weight.
 //!
 //! Finagle's `p2cPeakEwma`: the product is how long a new request will probably take. An endpoint that never
-//! answered yet gets one request to learn from, and no second before its answer.
+//! answered yet gets one request to learn from, and no second before its answer. Shares follow weights when
+//! there is load; of an idle pair with equal latencies the heavier one always wins.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use crate::Rng;
 /// No options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct Config {}
 
 /// Of two drawn by weight, the one with the lower expected time.
@@ -22,8 +24,8 @@ pub struct PeakEwma {
     draw: Draw,
 }
 
-/// The latency, in nanoseconds, assumed of an endpoint that has requests but never answered: an hour, which is
-/// worse than any that did.
+/// The latency, in nanoseconds, assumed of an endpoint that has requests but never answered: an hour, which
+/// is worse than any that did.
 const UNKNOWN: f64 = 3.6e12;
 
 impl Balance for PeakEwma {

@@ -1,9 +1,10 @@
-//! The ring of `ring_hash` and `bounded_hash`: every endpoint owns points on a circle of 64-bit numbers, a key
-//! belongs to the owner of the first point at or after its hash (Karger et al. 1997; ketama's many points).
+//! The ring of `ring_hash` and `bounded_hash`: every endpoint owns points on a circle of 64-bit numbers, a
+//! key belongs to the owner of the first point at or after its hash (Karger et al. 1997; ketama's many
+//! points).
 //!
 //! Points are XXH3 of the endpoint's key, seeded with the point's number. The lightest endpoint has the
-//! configured number of points and heavier ones proportionally more, so that an endpoint's points do not depend
-//! on the others as long as the smallest weight stays.
+//! configured number of points and heavier ones proportionally more, so that an endpoint's points do not
+//! depend on the others as long as the smallest weight stays.
 
 use std::sync::Arc;
 

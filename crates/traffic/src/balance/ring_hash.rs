@@ -14,9 +14,10 @@ use crate::Rng;
 /// Options of `ring_hash`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
 pub struct Config {
-    /// Points of the lightest endpoint, 100 to 10000; heavier ones have proportionally more. More points spread
-    /// keys more evenly and take more memory, 12 bytes each. Default 160.
+    /// Points of the lightest endpoint, 100 to 10000; heavier ones have proportionally more. More points
+    /// spread keys more evenly and take more memory, 12 bytes each. Default 160.
     #[serde(deserialize_with = "ring::points")]
     #[schemars(range(min = 100, max = 10_000))]
     pub points: u32,

@@ -1,8 +1,9 @@
 //! `round_robin`: in turn, by weight, evenly spread.
 //!
-//! Unequal weights use nginx's smooth weighted round robin: before each pick every member's credit grows by its
-//! weight, the greatest credit wins and pays the sum of all weights; 5:1:1 gives A A B A C A A, not A A A A A B C.
-//! Equal weights, the usual case, come to plain rotation and are done as such, without looking at every member.
+//! Unequal weights use nginx's smooth weighted round robin: before each pick every member's credit grows by
+//! its weight, the greatest credit wins and pays the sum of all weights; 5:1:1 gives A A B A C A A, not A A A
+//! A A B C. Equal weights, the usual case, come to plain rotation and are done as such, without looking at
+//! every member.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use crate::Rng;
 /// No options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct Config {}
 
 /// In turn, by weight, evenly spread.

@@ -1,7 +1,7 @@
 //! `source_hash`: the same key goes to the same endpoint, by weighted rendezvous hashing.
 //!
-//! A change of membership moves the fewest keys possible: those of the endpoint that went, or those that the new
-//! one wins. A pick looks at every member; with more than some dozens prefer `ring_hash` or `maglev`.
+//! A change of membership moves the fewest keys possible: those of the endpoint that went, or those that the
+//! new one wins. A pick looks at every member; with more than some dozens prefer `ring_hash` or `maglev`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use crate::Rng;
 /// No options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct Config {}
 
 /// The same key to the same endpoint, by rendezvous.

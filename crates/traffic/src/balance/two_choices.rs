@@ -1,8 +1,8 @@
 //! `two_choices`: of two drawn by weight, the one with fewer requests in flight for its weight.
 //!
 //! Mitzenmacher, "The power of two choices in randomized load balancing" (2001): nearly as even as looking at
-//! everyone, without the herd that follows when many workers see the same least loaded one. On a tie the first
-//! drawn wins, so an idle group is used by weight.
+//! everyone, without the herd that follows when many workers see the same least loaded one. On a tie the
+//! first drawn wins, so an idle group is used by weight.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use crate::Rng;
 /// No options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct Config {}
 
 /// Of two drawn by weight, the one with fewer requests in flight for its weight.
