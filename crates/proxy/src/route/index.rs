@@ -4,8 +4,8 @@
 //! conditions.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 
+use super::hash::ConfigMap;
 use super::location::Prefixes;
 use super::order::{Candidate, Route};
 use super::path::Form;
@@ -26,7 +26,7 @@ pub(super) trait Visit {
 #[derive(Debug)]
 pub(super) struct Index {
     best: u32,
-    literals: HashMap<Box<str>, Vec<Candidate>>,
+    literals: ConfigMap<Box<str>, Vec<Candidate>>,
     root: Option<NodeId>,
     templates: Vec<Candidate>,
     prefixes: Prefixes,
@@ -39,7 +39,7 @@ impl Index {
     pub(super) fn new() -> Index {
         Index {
             best: u32::MAX,
-            literals: HashMap::new(),
+            literals: ConfigMap::default(),
             root: None,
             templates: Vec::new(),
             prefixes: Prefixes::default(),

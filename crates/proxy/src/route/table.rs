@@ -5,9 +5,10 @@
 //! are. Where routes share one path and differ in conditions only, they are tried one after the other;
 //! regexes of one host too.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use super::guard::Guard;
+use super::hash::ConfigMap;
 use super::host::{self, Host, Spelling};
 use super::index::{Index, Visit};
 use super::method;
@@ -26,8 +27,8 @@ pub struct Table {
     /// Which of them take part.
     pub(super) enabled: Vec<bool>,
     trie: Trie,
-    exact: HashMap<Box<str>, Index>,
-    below: HashMap<Box<str>, Index>,
+    exact: ConfigMap<Box<str>, Index>,
+    below: ConfigMap<Box<str>, Index>,
     /// The labels of the longest key of `below`: nobody can make us look at more labels of a Host.
     most_labels: usize,
     any: Index,
@@ -43,8 +44,8 @@ impl Table {
             routes: compiled,
             enabled: routes.iter().map(|spec| spec.enabled).collect(),
             trie: Trie::default(),
-            exact: HashMap::new(),
-            below: HashMap::new(),
+            exact: ConfigMap::default(),
+            below: ConfigMap::default(),
             most_labels: 0,
             any: Index::new(),
         };

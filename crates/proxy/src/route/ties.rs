@@ -9,7 +9,6 @@ use super::RouteSpec;
 use super::index::Index;
 use super::order::{Candidate, Route};
 use super::path::Form;
-use super::segment::Segment;
 use super::trie::Trie;
 use crate::problem::Problems;
 
@@ -106,10 +105,8 @@ impl Ties<'_> {
             let Some(Route { path, .. }) = &self.routes[candidate.route as usize] else { continue };
             let Form::Template(template) = &path.form else { continue };
             let leaves = trie.alike(root, template);
-            // A leaf of its own is looked at once, for all its candidates.
-            if let [leaf] = leaves[..]
-                && template.segments.iter().all(|segment| !scattered(segment))
-            {
+            // A leaf with nothing like it elsewhere is looked at once, for all its candidates.
+            if let [leaf] = leaves[..] {
                 if seen.insert(leaf[0].rank) {
                     self.within(leaf);
                 }
@@ -137,14 +134,5 @@ impl Ties<'_> {
             .collect();
         earlier.sort_unstable();
         self.first_of(&earlier, later);
-    }
-}
-
-/// Whether templates with other segments in this place may match the same paths and be as specific.
-fn scattered(segment: &Segment) -> bool {
-    match segment {
-        Segment::Literal(_) | Segment::Tail { .. } => false,
-        Segment::Enum { .. } => true,
-        Segment::Capture { shape, .. } => !shape.before.is_empty() || !shape.after.is_empty(),
     }
 }

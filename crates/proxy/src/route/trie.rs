@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use super::hash::ConfigMap;
 use super::index::Visit;
 use super::order::Candidate;
 use super::path::{End, Template, first_segment};
@@ -16,10 +17,10 @@ use super::segment::{Segment, Shape};
 pub(super) struct Trie {
     nodes: Vec<Node>,
     /// A number for every literal segment, so that an edge is two numbers.
-    words: HashMap<Box<str>, u32>,
-    literals: HashMap<(u32, u32), u32>,
+    words: ConfigMap<Box<str>, u32>,
+    literals: ConfigMap<(u32, u32), u32>,
     /// An enum has an edge for each of its texts; several enums may share a text.
-    enums: HashMap<(u32, u32), Vec<u32>>,
+    enums: ConfigMap<(u32, u32), Vec<u32>>,
     /// To find the node of an equal enum again while building.
     by_texts: HashMap<(u32, Vec<Box<str>>), u32>,
 }
