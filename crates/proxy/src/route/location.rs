@@ -30,8 +30,8 @@ pub(super) fn parse(text: &str) -> Result<Form, Complaint> {
         "" => Ok(Form::LocationPrefix(absolute(rest, 0)?.into(), Over::Nothing)),
         "=" => Ok(Form::Literal(absolute(rest, 0)?.into())),
         "^~" => Ok(Form::LocationPrefix(absolute(rest, 0)?.into(), Over::Regexes)),
-        "~" => Ok(Form::LocationRegex(PathRegex::compile(rest, Case::Sensitive)?)),
-        "~*" => Ok(Form::LocationRegex(PathRegex::compile(rest, Case::Ignored)?)),
+        "~" => Ok(Form::LocationRegex(PathRegex::compile(rest, Case::Sensitive)?.into())),
+        "~*" => Ok(Form::LocationRegex(PathRegex::compile(rest, Case::Ignored)?.into())),
         _ => Err(Complaint::new(
             format!("`{modifier}` is not a modifier of a location"),
             "write \"/x\", \"= /x\", \"^~ /x\", \"~ regex\" or \"~* regex\"",

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use super::hash::ConfigMap;
 use super::index::Visit;
-use super::order::Candidate;
+use super::order::{Candidate, Leaf};
 use super::path::{End, Template, first_segment};
 use super::segment::{Segment, Shape};
 
@@ -36,9 +36,9 @@ struct Node {
     worded: bool,
     captures: Vec<(Shape, NodeId)>,
     /// Routes whose template ends here; goes on with a tail; goes on with anything.
-    here: Vec<Candidate>,
-    tail: Vec<Candidate>,
-    prefix: Vec<Candidate>,
+    here: Leaf,
+    tail: Leaf,
+    prefix: Leaf,
 }
 
 impl Trie {
@@ -48,9 +48,9 @@ impl Trie {
             best: u32::MAX,
             worded: false,
             captures: Vec::new(),
-            here: Vec::new(),
-            tail: Vec::new(),
-            prefix: Vec::new(),
+            here: Leaf::new(),
+            tail: Leaf::new(),
+            prefix: Leaf::new(),
         };
         self.nodes.push(node);
         self.nodes.len() as u32 - 1
@@ -74,7 +74,7 @@ impl Trie {
         &mut self.nodes[id as usize]
     }
 
-    fn leaf_mut(&mut self, id: NodeId, end: End) -> &mut Vec<Candidate> {
+    fn leaf_mut(&mut self, id: NodeId, end: End) -> &mut Leaf {
         let node = self.node(id);
         match end {
             End::Here => &mut node.here,
@@ -138,7 +138,7 @@ impl Trie {
         match path.strip_prefix('/') {
             Some(rest) => self.descend(root, Some(rest), visit),
             // "*" and "": only the prefix of everything.
-            None => visit.leaf(&self.nodes[root as usize].prefix),
+            None => visit.leaf(self.nodes[root as usize].prefix.all()),
         }
     }
 
@@ -148,10 +148,10 @@ impl Trie {
         if node.best >= visit.limit() {
             return;
         }
-        visit.leaf(&node.prefix);
-        let Some(rest) = rest else { return visit.leaf(&node.here) };
+        visit.leaf(node.prefix.all());
+        let Some(rest) = rest else { return visit.leaf(node.here.all()) };
         if !rest.is_empty() {
-            visit.leaf(&node.tail);
+            visit.leaf(node.tail.all());
         }
         let (first, after) = first_segment(rest);
         if node.worded
@@ -182,9 +182,9 @@ impl Trie {
             nodes = next;
         }
         let leaves = nodes.iter().map(|&at| &self.nodes[at as usize]).map(|node| match template.end {
-            End::Here => &node.here[..],
-            End::Tail => &node.tail[..],
-            End::Prefix => &node.prefix[..],
+            End::Here => node.here.all(),
+            End::Tail => node.tail.all(),
+            End::Prefix => node.prefix.all(),
         });
         leaves.filter(|leaf| !leaf.is_empty()).collect()
     }
