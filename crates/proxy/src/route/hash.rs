@@ -1,8 +1,8 @@
 //! A fast hash for keys that come from the configuration.
 //!
 //! Promise: a client cannot make lookups slow: it chooses what is looked up, never what the tables hold,
-//! and the chains of a table do not grow by asking. So no secret seed is needed, and hashing a path segment
-//! costs a third of what the standard library's SipHash does (measured: 538 to 330 ns for a template).
+//! and the chains of a table do not grow by asking. So no secret seed is needed, and a lookup, which is a
+//! handful of hashes, saves a tenth of its time over the standard library's SipHash.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
