@@ -142,7 +142,7 @@ impl Table {
         for (position, route) in self.routes.iter().enumerate() {
             let Some(route) = route else { continue };
             let mut reasons = against(route, host, facts, now_unix);
-            if !self.enabled[position] {
+            if !self.takes_part[position] {
                 reasons.insert(0, Reason::Disabled);
             }
             let hosts = route.hosts.iter().filter(|name| name.matches(host)).min_by_key(|name| name.order());
@@ -198,7 +198,7 @@ impl Held<'_> {
             path: self.route.path.to_string(),
             conditions: methods
                 .into_iter()
-                .chain(self.route.guard.parts().map(|part| part.to_string()))
+                .chain(self.route.guard.parts.iter().map(ToString::to_string))
                 .collect(),
             params: params.map(|(name, value)| (name.to_string(), value)).collect(),
         }
@@ -246,7 +246,7 @@ fn against(route: &Route, host: &str, facts: &Facts<'_>, now_unix: u64) -> Vec<R
     if !route.guard.methods.allow(facts.head) {
         reasons.push(Reason::Method { wants: method::allow_value(&route.guard.methods.names().collect()) });
     }
-    let parts = route.guard.parts().filter(|part| !part.holds(facts));
+    let parts = route.guard.parts.iter().filter(|part| !part.holds(facts));
     reasons.extend(parts.map(|part| Reason::Condition { wants: part.to_string() }));
     reasons
 }
@@ -321,7 +321,7 @@ impl fmt::Display for Explanation {
         match &self.verdict {
             Verdict::Found => {}
             Verdict::MethodNotAllowed { allow } => {
-                writeln!(f, "no route: the method is not allowed (Allow: {allow})")?
+                writeln!(f, "no route: the method is not allowed (Allow: {allow})")?;
             }
             Verdict::NotFound => writeln!(f, "no route matches")?,
         }

@@ -3,6 +3,7 @@
 //! Promise: asking allocates nothing, but for a query parameter that is encoded in the request.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use sluice_http::{FieldName, RequestHead};
@@ -20,22 +21,20 @@ use crate::value::Network;
 #[derive(Debug)]
 pub(super) struct Guard {
     pub(super) methods: Methods,
-    headers: Vec<(FieldName, Check)>,
-    query: Vec<(Box<str>, Check)>,
-    cookies: Vec<(Box<str>, Check)>,
-    source: Vec<Network>,
-    listeners: Vec<Box<str>>,
-    when: Option<(Box<str>, Expression)>,
+    /// All but the methods, the cheap ones first. One list, so that a route without conditions costs one
+    /// look.
+    pub(super) parts: Vec<Part>,
 }
 
-/// One condition of a guard, for people.
-pub(super) enum Part<'a> {
-    Header(&'a FieldName, &'a Check),
-    Query(&'a str, &'a Check),
-    Cookie(&'a str, &'a Check),
-    Source(&'a [Network]),
-    Listener(&'a [Box<str>]),
-    When(&'a str, &'a Expression),
+/// One condition of a guard.
+#[derive(Debug)]
+pub(super) enum Part {
+    Listener(Vec<Box<str>>),
+    Source(Vec<Network>),
+    Header(FieldName, Check),
+    Query(Box<str>, Check),
+    Cookie(Box<str>, Check),
+    When(Box<str>, Expression),
 }
 
 impl Guard {
@@ -45,99 +44,82 @@ impl Guard {
         for (index, method) in from.methods.iter().enumerate() {
             keep(methods.add(method), &at.key("methods").index(index), problems);
         }
-        for (index, listener) in from.listeners.iter().enumerate() {
-            if !known_listeners.contains(&listener.as_str()) {
-                let at = at.key("listeners").index(index);
-                let known = known_listeners.join(", ");
-                problems.add(&at, format!("there is no listener `{listener}`")).hint(if known.is_empty() {
-                    "there is none".to_owned()
-                } else {
-                    format!("there is: {known}")
-                });
-            }
+        let mut parts = Vec::new();
+        if !from.listeners.is_empty() {
+            parts.push(listeners(&from.listeners, &at.key("listeners"), known_listeners, problems));
         }
-        let headers_at = at.key("headers");
-        let headers = from.headers.iter().filter_map(|(name, condition)| {
-            let at = headers_at.key(name);
+        if !from.source.is_empty() {
+            parts.push(Part::Source(from.source.clone()));
+        }
+        for (name, condition) in &from.headers {
+            let at = at.key("headers").key(name);
             let check = Check::compile(condition, &at, problems);
             let Some(name) = FieldName::new(name) else {
-                problems
-                    .add(&at, format!("`{name}` is not a field name"))
-                    .hint("write a name like \"X-Api-Version\"");
-                return None;
+                let message = format!("`{name}` is not a field name");
+                problems.add(&at, message).hint("write a name like \"X-Api-Version\"");
+                continue;
             };
-            Some((name, check?))
-        });
-        Guard {
-            methods,
-            headers: headers.collect(),
-            query: named(&from.query, &at.key("query"), problems),
-            cookies: named(&from.cookies, &at.key("cookies"), problems),
-            source: from.source.clone(),
-            listeners: from.listeners.iter().map(|name| name.as_str().into()).collect(),
-            when: from.when.as_deref().and_then(|text| when(text, &at.key("when"), problems)),
+            parts.extend(check.map(|check| Part::Header(name, check)));
         }
+        named(&from.query, &at.key("query"), problems, Part::Query, &mut parts);
+        named(&from.cookies, &at.key("cookies"), problems, Part::Cookie, &mut parts);
+        if let Some(text) = &from.when {
+            parts.extend(when(text, &at.key("when"), problems));
+        }
+        Guard { methods, parts }
     }
 
     /// How many conditions there are.
     pub(super) fn len(&self) -> usize {
-        usize::from(!self.methods.is_any()) + self.parts().count()
+        usize::from(!self.methods.is_any()) + self.parts.len()
     }
 
     /// Whether all but the method hold.
     pub(super) fn holds(&self, facts: &Facts<'_>) -> bool {
-        self.parts().all(|part| part.holds(facts))
-    }
-
-    /// All but the methods, the cheap ones first.
-    pub(super) fn parts(&self) -> impl Iterator<Item = Part<'_>> {
-        let listeners = (!self.listeners.is_empty()).then_some(Part::Listener(&self.listeners));
-        let source = (!self.source.is_empty()).then_some(Part::Source(&self.source));
-        listeners
-            .into_iter()
-            .chain(source)
-            .chain(self.headers.iter().map(|(name, check)| Part::Header(name, check)))
-            .chain(self.query.iter().map(|(name, check)| Part::Query(name, check)))
-            .chain(self.cookies.iter().map(|(name, check)| Part::Cookie(name, check)))
-            .chain(self.when.iter().map(|(text, expression)| Part::When(text, expression)))
+        self.parts.iter().all(|part| part.holds(facts))
     }
 
     /// Whether no request fulfils both guards, as far as can be told, taking it that a request carries
     /// each header, query parameter and cookie at most once.
     pub(super) fn excludes(&self, other: &Guard) -> bool {
-        let headers = self.headers.iter().any(|(name, check)| {
-            let same =
-                |(theirs, _): &&(FieldName, Check)| name.as_str().eq_ignore_ascii_case(theirs.as_str());
-            other.headers.iter().filter(same).any(|(_, theirs)| check.excludes(theirs))
-        });
-        headers
-            || !self.methods.overlap(&other.methods)
-            || named_exclude(&self.query, &other.query)
-            || named_exclude(&self.cookies, &other.cookies)
-            || apart(&self.listeners, &other.listeners, |a, b| a == b)
-            || apart(&self.source, &other.source, |a, b| {
-                a.0.contains(&b.0.network()) || b.0.contains(&a.0.network())
-            })
+        !self.methods.overlap(&other.methods)
+            || self.parts.iter().any(|part| other.parts.iter().any(|theirs| part.excludes(theirs)))
     }
 }
 
-impl Part<'_> {
+impl Part {
     /// Whether it holds.
     pub(super) fn holds(&self, facts: &Facts<'_>) -> bool {
         match self {
             Part::Listener(names) => names.iter().any(|name| **name == *facts.listener),
             Part::Source(networks) => networks.iter().any(|network| network.contains(facts.client)),
-            Part::Header(name, check) => check.holds(facts.head.fields.get_all(*name).map(Cow::Borrowed)),
+            Part::Header(name, check) => check.holds(facts.head.fields.get_all(name).map(Cow::Borrowed)),
             Part::Query(name, check) => check.holds(query_values(facts.head, name)),
-            Part::Cookie(name, check) => check.holds(
-                facts::cookie(facts.head, name).map(|value| Cow::Borrowed(value.as_bytes())).into_iter(),
-            ),
+            Part::Cookie(name, check) => {
+                let value = facts::cookie(facts.head, name).map(|value| Cow::Borrowed(value.as_bytes()));
+                check.holds(value.into_iter())
+            }
             Part::When(_, expression) => expression.holds(facts),
+        }
+    }
+
+    fn excludes(&self, other: &Part) -> bool {
+        match (self, other) {
+            (Part::Header(a, ours), Part::Header(b, theirs)) => {
+                a.as_str().eq_ignore_ascii_case(b.as_str()) && ours.excludes(theirs)
+            }
+            (Part::Query(a, ours), Part::Query(b, theirs))
+            | (Part::Cookie(a, ours), Part::Cookie(b, theirs)) => a == b && ours.excludes(theirs),
+            (Part::Listener(ours), Part::Listener(theirs)) => !ours.iter().any(|name| theirs.contains(name)),
+            (Part::Source(ours), Part::Source(theirs)) => !ours
+                .iter()
+                .any(|a| theirs.iter().any(|b| a.0.contains(&b.0.network()) || b.0.contains(&a.0.network()))),
+            _ => false,
         }
     }
 }
 
-impl fmt::Display for Part<'_> {
+impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Part::Header(name, check) => write!(f, "header {name:?}: {check}"),
@@ -153,24 +135,37 @@ impl fmt::Display for Part<'_> {
     }
 }
 
-fn named(
-    conditions: &std::collections::BTreeMap<String, Condition>,
-    at: &At,
-    problems: &mut Problems,
-) -> Vec<(Box<str>, Check)> {
-    let compiled = conditions.iter().filter_map(|(name, condition)| {
-        let at = at.key(name);
-        if name.is_empty() {
-            problems.add(&at, "a name is missing");
-        }
-        Some((name.as_str().into(), Check::compile(condition, &at, problems)?))
-    });
-    compiled.collect()
+fn listeners(names: &[String], at: &At, known: &[&str], problems: &mut Problems) -> Part {
+    for (index, name) in names.iter().enumerate().filter(|(_, name)| !known.contains(&name.as_str())) {
+        let hint = if known.is_empty() {
+            "there is none".to_owned()
+        } else {
+            format!("there is: {}", known.join(", "))
+        };
+        problems.add(&at.index(index), format!("there is no listener `{name}`")).hint(hint);
+    }
+    Part::Listener(names.iter().map(|name| name.as_str().into()).collect())
 }
 
-fn when(text: &str, at: &At, problems: &mut Problems) -> Option<(Box<str>, Expression)> {
+fn named(
+    conditions: &BTreeMap<String, Condition>,
+    at: &At,
+    problems: &mut Problems,
+    part: fn(Box<str>, Check) -> Part,
+    parts: &mut Vec<Part>,
+) {
+    for (name, condition) in conditions {
+        let at = at.key(name);
+        if name.is_empty() {
+            problems.add(&at, "a name is missing").hint("write the name before the equals sign");
+        }
+        parts.extend(Check::compile(condition, &at, problems).map(|check| part(name.as_str().into(), check)));
+    }
+}
+
+fn when(text: &str, at: &At, problems: &mut Problems) -> Option<Part> {
     match Expression::condition(text) {
-        Ok(expression) => Some((text.into(), expression)),
+        Ok(expression) => Some(Part::When(text.into(), expression)),
         Err(faults) => {
             for fault in faults {
                 let problem = problems.add(at, fault.message).part(fault.part);
@@ -179,17 +174,6 @@ fn when(text: &str, at: &At, problems: &mut Problems) -> Option<(Box<str>, Expre
             None
         }
     }
-}
-
-fn named_exclude(ours: &[(Box<str>, Check)], theirs: &[(Box<str>, Check)]) -> bool {
-    ours.iter().any(|(name, check)| {
-        theirs.iter().any(|(other, their_check)| name == other && check.excludes(their_check))
-    })
-}
-
-/// Whether both lists say something and nothing in them meets.
-fn apart<T>(ours: &[T], theirs: &[T], meets: impl Fn(&T, &T) -> bool) -> bool {
-    !ours.is_empty() && !theirs.is_empty() && !ours.iter().any(|a| theirs.iter().any(|b| meets(a, b)))
 }
 
 /// The decoded values of a query parameter, in order.
@@ -310,7 +294,7 @@ mod tests {
                 "source":["10.0.0.0/8"],"listeners":["web"],"when":"true"}"#,
         );
         assert_eq!(guard.len(), 7);
-        let texts: Vec<_> = guard.parts().map(|part| part.to_string()).collect();
+        let texts: Vec<_> = guard.parts.iter().map(ToString::to_string).collect();
         assert_eq!(
             texts,
             [

@@ -1,13 +1,15 @@
 //! nginx's `location`, and the index of its prefixes.
 //!
 //! Promise: the five forms mean what nginx's documentation says (ngx_http_core_module, `location`); which
-//! one wins is said in the module above. Finding the prefixes of a path costs one binary search and one
-//! step for each of them.
+//! one wins is said in the module above. Finding the prefixes of a path costs a hash lookup and a binary
+//! search for each of its folders, as far down as there are prefixes.
 
 use super::Complaint;
 use super::condition::Case;
+use super::hash::ConfigMap;
 use super::order::Candidate;
 use super::path::{Form, PathRegex, absolute};
+use super::segment::starts_with;
 
 /// Whether a prefix that is the longest wins over regexes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +30,8 @@ pub(super) fn parse(text: &str) -> Result<Form, Complaint> {
         "" => Ok(Form::LocationPrefix(absolute(rest, 0)?.into(), Over::Nothing)),
         "=" => Ok(Form::Literal(absolute(rest, 0)?.into())),
         "^~" => Ok(Form::LocationPrefix(absolute(rest, 0)?.into(), Over::Regexes)),
-        "~" => Ok(Form::LocationRegex(PathRegex::compile(rest, Case::Sensitive)?)),
-        "~*" => Ok(Form::LocationRegex(PathRegex::compile(rest, Case::Ignored)?)),
+        "~" => Ok(Form::LocationRegex(PathRegex::compile(rest, Case::Sensitive)?.into())),
+        "~*" => Ok(Form::LocationRegex(PathRegex::compile(rest, Case::Ignored)?.into())),
         _ => Err(Complaint::new(
             format!("`{modifier}` is not a modifier of a location"),
             "write \"/x\", \"= /x\", \"^~ /x\", \"~ regex\" or \"~* regex\"",
@@ -37,14 +39,20 @@ pub(super) fn parse(text: &str) -> Result<Form, Complaint> {
     }
 }
 
-/// The prefixes of one host, by text.
+/// The prefixes of one host.
 #[derive(Debug, Default)]
-pub(super) struct Prefixes(Vec<Prefix>);
+pub(super) struct Prefixes {
+    /// By what stands up to the last slash; in each, sorted by what follows.
+    folders: ConfigMap<Box<str>, Vec<Prefix>>,
+    /// The slashes of the deepest folder: nobody can make us look at more slashes of a path.
+    deepest: usize,
+}
 
 #[derive(Debug)]
 struct Prefix {
+    /// What follows the last slash.
     text: Box<str>,
-    /// The longest other prefix that this one starts with.
+    /// The longest other prefix of the folder that this one starts with.
     within: Option<u32>,
     leaf: Vec<Candidate>,
 }
@@ -52,55 +60,73 @@ struct Prefix {
 impl Prefixes {
     /// Adds a route; [`Prefixes::finish`] must follow before looking up.
     pub(super) fn add(&mut self, text: &str, candidate: Candidate) {
-        self.0.push(Prefix { text: text.into(), within: None, leaf: vec![candidate] });
+        let (folder, rest) = text.split_at(text.rfind('/').map_or(0, |slash| slash + 1));
+        self.deepest = self.deepest.max(folder.matches('/').count());
+        let prefix = Prefix { text: rest.into(), within: None, leaf: vec![candidate] };
+        self.folders.entry(folder.into()).or_default().push(prefix);
     }
 
     /// Sorts, brings equal texts together and links each to the one it starts with. `order` says how
     /// candidates with the same text stand to each other.
     pub(super) fn finish<K: Ord>(&mut self, order: impl Fn(&Candidate) -> K) {
-        self.0.sort_by(|a, b| a.text.cmp(&b.text));
-        self.0.dedup_by(|later, first| {
-            let same = later.text == first.text;
-            if same {
-                first.leaf.append(&mut later.leaf);
-            }
-            same
-        });
-        // In sorted order the prefixes of a text stand before it, and those still open form a stack.
-        let mut open: Vec<u32> = Vec::new();
-        for index in 0..self.0.len() {
-            while let Some(&top) = open.last()
-                && !self.0[index].text.starts_with(&*self.0[top as usize].text)
-            {
-                open.pop();
-            }
-            let prefix = &mut self.0[index];
-            prefix.within = open.last().copied();
-            prefix.leaf.sort_by_key(&order);
-            open.push(index as u32);
+        for folder in self.folders.values_mut() {
+            folder.sort_by(|a, b| a.text.cmp(&b.text));
+            folder.dedup_by(|later, first| {
+                let same = later.text == first.text;
+                if same {
+                    first.leaf.append(&mut later.leaf);
+                }
+                same
+            });
+            folder.iter_mut().for_each(|prefix| prefix.leaf.sort_by_key(&order));
+            link(folder);
         }
     }
 
     /// The candidates of all prefixes of `path`, the longest first.
     pub(super) fn of<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a [Candidate]> {
-        // The longest prefix of the path is the last text up to it, or one that this text starts with.
-        let after = self.0.partition_point(|prefix| *prefix.text <= *path);
-        let mut next = after.checked_sub(1).map(|last| last as u32);
-        std::iter::from_fn(move || {
-            while let Some(prefix) = next.map(|index| &self.0[index as usize]) {
-                next = prefix.within;
-                if path.starts_with(&*prefix.text) {
-                    return Some(&prefix.leaf[..]);
-                }
-            }
-            None
+        let end = memchr::memchr_iter(b'/', path.as_bytes()).take(self.deepest).last();
+        let slashes = memchr::memrchr_iter(b'/', &path.as_bytes()[..end.map_or(0, |end| end + 1)]);
+        slashes.flat_map(move |slash| {
+            let (folder, rest) = path.split_at(slash + 1);
+            in_folder(self.folders.get(folder).map_or(&[], Vec::as_slice), rest)
         })
     }
 
     /// The candidates of each text.
     pub(super) fn leaves(&self) -> impl Iterator<Item = &[Candidate]> {
-        self.0.iter().map(|prefix| &prefix.leaf[..])
+        self.folders.values().flatten().map(|prefix| &prefix.leaf[..])
     }
+}
+
+/// In sorted order the prefixes of a text stand before it, and those still open form a stack.
+fn link(folder: &mut [Prefix]) {
+    let mut open: Vec<u32> = Vec::new();
+    for index in 0..folder.len() {
+        while let Some(&top) = open.last()
+            && !folder[index].text.starts_with(&*folder[top as usize].text)
+        {
+            open.pop();
+        }
+        folder[index].within = open.last().copied();
+        open.push(index as u32);
+    }
+}
+
+/// The candidates of all prefixes of `rest` in one folder, the longest first.
+fn in_folder<'a>(folder: &'a [Prefix], rest: &'a str) -> impl Iterator<Item = &'a [Candidate]> {
+    // The longest prefix is the last text up to the path, or one that this text starts with.
+    let after = folder.partition_point(|prefix| prefix.text.is_empty() || *prefix.text <= *rest);
+    let mut next = after.checked_sub(1).map(|last| last as u32);
+    std::iter::from_fn(move || {
+        while let Some(prefix) = next.map(|index| &folder[index as usize]) {
+            next = prefix.within;
+            if starts_with(rest, &prefix.text) {
+                return Some(&prefix.leaf[..]);
+            }
+        }
+        None
+    })
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ mod decode;
 mod expiry;
 mod explain;
 mod guard;
+mod hash;
 mod host;
 mod index;
 mod location;

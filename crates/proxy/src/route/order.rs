@@ -64,3 +64,36 @@ impl Route {
         self.expires.is_some_and(|expires| now_unix >= expires)
     }
 }
+
+/// Candidates that match alike, in order. Nearly always there is one, which then needs no memory of its own.
+#[derive(Debug)]
+pub(super) enum Leaf {
+    /// One.
+    One(Candidate),
+    /// None or many.
+    Many(Vec<Candidate>),
+}
+
+impl Leaf {
+    /// None.
+    pub(super) const fn new() -> Leaf {
+        Leaf::Many(Vec::new())
+    }
+
+    /// Adds one at the end.
+    pub(super) fn push(&mut self, candidate: Candidate) {
+        match self {
+            Leaf::One(first) => *self = Leaf::Many(vec![*first, candidate]),
+            Leaf::Many(all) if all.is_empty() => *self = Leaf::One(candidate),
+            Leaf::Many(all) => all.push(candidate),
+        }
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> &[Candidate] {
+        match self {
+            Leaf::One(candidate) => std::slice::from_ref(candidate),
+            Leaf::Many(all) => all,
+        }
+    }
+}

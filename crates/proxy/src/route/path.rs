@@ -4,13 +4,12 @@
 //! of its spelling is either repaired (percent-encoding) or refused (dot segments, a query).
 
 use std::fmt;
-use std::sync::Arc;
 
 use regex::bytes::Regex;
 
 use super::condition::{self, Case};
 use super::location::{self, Over};
-use super::segment::{Segment, longer_first};
+use super::segment::{Segment, longer_first, starts_with};
 use super::{Complaint, Match, decode, keep};
 use crate::facts::Params;
 use crate::problem::{At, Problems};
@@ -33,11 +32,11 @@ pub(super) enum Form {
     /// Segment by segment: `path` with parameters, `path_prefix`.
     Template(Template),
     /// `path_regex`.
-    Regex(PathRegex),
+    Regex(Box<PathRegex>),
     /// `location /x`, `location ^~ /x`.
     LocationPrefix(Box<str>, Over),
     /// `location ~ re`, `location ~* re`.
-    LocationRegex(PathRegex),
+    LocationRegex(Box<PathRegex>),
 }
 
 /// Segments, and what may come after them.
@@ -79,7 +78,7 @@ impl Path {
             ("path", &from.path, template),
             ("path_prefix", &from.path_prefix, prefix),
             ("path_regex", &from.path_regex, |text| {
-                PathRegex::compile(text, Case::Sensitive).map(Form::Regex)
+                PathRegex::compile(text, Case::Sensitive).map(|regex| Form::Regex(regex.into()))
             }),
             ("location", &from.location, location::parse),
         ];
@@ -102,7 +101,7 @@ impl Path {
         match &self.form {
             Form::Any => true,
             Form::Literal(text) => **text == *path,
-            Form::Template(template) => template.walk(path, |_, _| {}),
+            Form::Template(template) => template.matches(path),
             Form::Regex(regex) | Form::LocationRegex(regex) => regex.matches(path),
             Form::LocationPrefix(text, _) => path.starts_with(&**text),
         }
@@ -110,13 +109,10 @@ impl Path {
 
     /// The parameters of a path that matches.
     pub(super) fn params(&self, path: &str) -> Params {
-        let mut params = Params::default();
-        if let Form::Template(template) = &self.form {
-            template.walk(path, |name, value| {
-                params.0.push((name.clone(), value.replace("%2F", "/")));
-            });
+        match &self.form {
+            Form::Template(template) => template.params(path),
+            _ => Params::default(),
         }
-        params
     }
 
     /// How specific it is.
@@ -139,6 +135,11 @@ impl Path {
     }
 }
 
+fn value_of(text: &str) -> String {
+    // Looking for one byte first: nearly no value holds an encoded slash.
+    if text.contains('%') { text.replace("%2F", "/") } else { text.to_owned() }
+}
+
 const PARTIAL: u32 = 4 << 24;
 const PREFIX: u32 = 5 << 24;
 
@@ -149,9 +150,7 @@ impl fmt::Display for Path {
 }
 
 impl Template {
-    /// Walks a path, telling each parameter's name and value; false when it does not match (then some may
-    /// have been told).
-    fn walk<'a>(&self, path: &'a str, mut tell: impl FnMut(&Arc<str>, &'a str)) -> bool {
+    fn matches(&self, path: &str) -> bool {
         let mut rest = path.strip_prefix('/');
         if rest.is_none() {
             // "*" (OPTIONS) and "" (CONNECT) have no segments: only the prefix of everything matches.
@@ -159,18 +158,31 @@ impl Template {
         }
         for segment in &self.segments {
             let Some(text) = rest else { return false };
-            if let Segment::Tail { name } = segment {
-                tell(name, text);
+            if let Segment::Tail { .. } = segment {
                 return !text.is_empty();
             }
             let (first, after) = first_segment(text);
-            let Some(value) = segment.value(first) else { return false };
-            if let Some(name) = segment.name() {
-                tell(name, value);
+            if !segment.matches(first) {
+                return false;
             }
             rest = after;
         }
         rest.is_none() || self.end == End::Prefix
+    }
+
+    /// The parameters of a path that matches: so only the segments that are parameters are looked at.
+    fn params(&self, path: &str) -> Params {
+        let mut params = Params::default();
+        let mut rest = path.strip_prefix('/');
+        for segment in &self.segments {
+            let Some(text) = rest else { break };
+            let (first, after) = first_segment(text);
+            if let Some((name, value)) = segment.parameter(first, text) {
+                params.0.push((name.clone(), value_of(value)));
+            }
+            rest = after;
+        }
+        params
     }
 
     fn order(&self) -> PathOrder {
@@ -202,7 +214,7 @@ impl PathRegex {
     }
 
     pub(super) fn matches(&self, path: &str) -> bool {
-        path.starts_with(&*self.start) && self.regex.is_match(path.as_bytes())
+        starts_with(path, &self.start) && self.regex.is_match(path.as_bytes())
     }
 }
 

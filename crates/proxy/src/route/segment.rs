@@ -78,7 +78,13 @@ impl Kind {
 impl Shape {
     /// The parameter's value, when this segment has the shape.
     pub(super) fn value<'a>(&self, segment: &'a str) -> Option<&'a str> {
-        let value = segment.strip_prefix(&*self.before)?.strip_suffix(&*self.after)?;
+        // Empty texts are not compared: see `starts_with`.
+        let value = match (&*self.before, &*self.after) {
+            ("", "") => segment,
+            (before, "") => segment.strip_prefix(before)?,
+            ("", after) => segment.strip_suffix(after)?,
+            (before, after) => segment.strip_prefix(before)?.strip_suffix(after)?,
+        };
         self.kind.matches(value).then_some(value)
     }
 
@@ -123,16 +129,25 @@ impl Segment {
         }
     }
 
-    /// Its parameter's value in this segment of a path ("" for a literal), when it matches.
-    pub(super) fn value<'a>(&self, segment: &'a str) -> Option<&'a str> {
+    /// Whether this segment of a path matches. Not for a tail, which is more than a segment.
+    pub(super) fn matches(&self, segment: &str) -> bool {
         match self {
-            Segment::Literal(text) => (**text == *segment).then_some(""),
-            Segment::Enum { texts, around: (before, after), .. } => {
-                texts.binary_search_by(|text| (**text).cmp(segment)).ok()?;
-                segment.get(*before..segment.len() - after)
+            Segment::Literal(text) => **text == *segment,
+            Segment::Enum { texts, .. } => texts.binary_search_by(|text| (**text).cmp(segment)).is_ok(),
+            Segment::Capture { shape, .. } => shape.value(segment).is_some(),
+            Segment::Tail { .. } => false,
+        }
+    }
+
+    /// Its parameter's name and value, given the segment of a path that matches, and all that follows with it.
+    pub(super) fn parameter<'a>(&self, segment: &'a str, rest: &'a str) -> Option<(&Arc<str>, &'a str)> {
+        match self {
+            Segment::Literal(_) => None,
+            Segment::Enum { name, around: (before, after), .. } => {
+                Some((name, segment.get(*before..segment.len().checked_sub(*after)?)?))
             }
-            Segment::Capture { shape, .. } => shape.value(segment),
-            Segment::Tail { .. } => None,
+            Segment::Capture { name, shape } => Some((name, shape.value(segment)?)),
+            Segment::Tail { name } => Some((name, rest)),
         }
     }
 
@@ -147,6 +162,12 @@ impl Segment {
             Segment::Tail { .. } => 3 << 24,
         }
     }
+}
+
+/// Whether a text starts with another. An empty boxed text has no address of its own, and comparing zero
+/// bytes at such an address costs 250 ns on CPUs where memcmp uses masked loads: so it is not compared.
+pub(super) fn starts_with(text: &str, start: &str) -> bool {
+    start.is_empty() || text.starts_with(start)
 }
 
 /// A number that is less for a longer text; fits 16 bits.
@@ -232,8 +253,11 @@ fn checked(name: &str) -> Result<Arc<str>, Complaint> {
 mod tests {
     use super::*;
 
+    /// What is captured, "" for a literal, when it matches.
     fn value<'a>(segment: &str, text: &'a str) -> Option<&'a str> {
-        Segment::parse(segment, 0).unwrap().value(text)
+        let segment = Segment::parse(segment, 0).unwrap();
+        let value = segment.parameter(text, text).map_or("", |(_, value)| value);
+        segment.matches(text).then_some(value)
     }
 
     #[test]

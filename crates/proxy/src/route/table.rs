@@ -5,15 +5,14 @@
 //! are. Where routes share one path and differ in conditions only, they are tried one after the other;
 //! regexes of one host too.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use super::guard::Guard;
-use super::host::{self, Host, Spelling};
-use super::index::{Index, Visit};
+use super::host::Host;
+use super::index::{Hosts, Visit};
 use super::method;
 use super::order::{Candidate, Key, Route};
 use super::path::Path;
-use super::trie::Trie;
 use super::{Lookup, RouteSpec, keep, ties};
 use crate::facts::Facts;
 use crate::problem::Problems;
@@ -24,13 +23,8 @@ pub struct Table {
     /// By position; `None` for one with a problem.
     pub(super) routes: Vec<Option<Route>>,
     /// Which of them take part.
-    pub(super) enabled: Vec<bool>,
-    trie: Trie,
-    exact: HashMap<Box<str>, Index>,
-    below: HashMap<Box<str>, Index>,
-    /// The labels of the longest key of `below`: nobody can make us look at more labels of a Host.
-    most_labels: usize,
-    any: Index,
+    pub(super) takes_part: Vec<bool>,
+    pub(super) hosts: Hosts,
 }
 
 impl Table {
@@ -38,47 +32,31 @@ impl Table {
     /// routes concerned out and must not be used for traffic. `known_listeners` are the names a match may
     /// use. Disabled routes are checked, but match nothing and tie with nothing.
     pub fn build(routes: &[RouteSpec<'_>], known_listeners: &[&str], problems: &mut Problems) -> Table {
-        let compiled = routes.iter().map(|spec| compile(spec, known_listeners, problems)).collect();
-        let mut table = Table {
-            routes: compiled,
-            enabled: routes.iter().map(|spec| spec.enabled).collect(),
-            trie: Trie::default(),
-            exact: HashMap::new(),
-            below: HashMap::new(),
-            most_labels: 0,
-            any: Index::new(),
-        };
-        table.fill();
-        let indexes = table.exact.values().chain(table.below.values()).chain([&table.any]);
-        ties::report(indexes, &table.trie, &table.routes, routes, problems);
-        table
-    }
-
-    fn fill(&mut self) {
-        let enabled = self.routes.iter().zip(&self.enabled).enumerate();
-        let enabled = enabled
-            .filter_map(|(index, (route, enabled))| Some((index, route.as_ref().filter(|_| *enabled)?)));
-        let mut entries: Vec<(Key, &Host, &Route)> = enabled
+        let compiled: Vec<_> = routes.iter().map(|spec| compile(spec, known_listeners, problems)).collect();
+        let takes_part = routes.iter().map(|spec| spec.enabled).collect();
+        let mut table = Table { routes: compiled, takes_part, hosts: Hosts::default() };
+        let mut entries: Vec<(Key, &Host, &Route)> = table
+            .enabled()
             .flat_map(|(index, route)| {
                 route.hosts.iter().map(move |host| (route.key(host, index), host, route))
             })
             .collect();
         entries.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        let mut hosts = Hosts::default();
         for (rank, (key, host, route)) in entries.iter().enumerate() {
-            let index = match host {
-                Host::Exact(name) => self.exact.entry(name.clone()).or_insert_with(Index::new),
-                Host::Below(name) => {
-                    self.most_labels = self.most_labels.max(host::labels(name));
-                    self.below.entry(name.clone()).or_insert_with(Index::new)
-                }
-                Host::Any => &mut self.any,
-            };
-            let candidate = Candidate { rank: rank as u32, route: key.written as u32 };
-            index.add(&mut self.trie, route, candidate);
+            hosts.add(host, route, Candidate { rank: rank as u32, route: key.written as u32 });
         }
-        for index in self.exact.values_mut().chain(self.below.values_mut()).chain([&mut self.any]) {
-            index.finish(&self.routes);
-        }
+        hosts.finish(&table.routes);
+        table.hosts = hosts;
+        ties::report(&table, routes, problems);
+        table
+    }
+
+    /// The routes that take part, with their positions.
+    pub(super) fn enabled(&self) -> impl Iterator<Item = (usize, &Route)> {
+        let routes = self.routes.iter().zip(&self.takes_part).enumerate();
+        routes
+            .filter_map(|(index, (route, takes_part))| Some((index, route.as_ref().filter(|_| *takes_part)?)))
     }
 
     /// The route of a request, by its normalised path and the other facts. `now_unix` is the time in Unix
@@ -92,7 +70,7 @@ impl Table {
             priority: i32::MIN,
             but_for_method: false,
         };
-        self.walk(facts, &mut best);
+        self.hosts.walk(&self.routes, facts, &mut best);
         if let Some(Candidate { route, .. }) = best.found {
             let route = route as usize;
             let params = self.routes[route].as_ref().map(|route| route.path.params(facts.path));
@@ -106,22 +84,8 @@ impl Table {
 
     fn allow(&self, facts: &Facts<'_>, now_unix: u64) -> String {
         let mut allowed = Allowed { routes: &self.routes, facts, now_unix, names: BTreeSet::new() };
-        self.walk(facts, &mut allowed);
+        self.hosts.walk(&self.routes, facts, &mut allowed);
         method::allow_value(&allowed.names)
-    }
-
-    fn walk<'t>(&'t self, facts: &Facts<'_>, visit: &mut (impl Visit + 't)) {
-        let mut spelling = Spelling::new();
-        let host = spelling.of(facts.head.host());
-        if let Some(index) = self.exact.get(host) {
-            index.walk(&self.trie, &self.routes, facts.path, visit);
-        }
-        for name in host::above(host, self.most_labels) {
-            if let Some(index) = self.below.get(name) {
-                index.walk(&self.trie, &self.routes, facts.path, visit);
-            }
-        }
-        self.any.walk(&self.trie, &self.routes, facts.path, visit);
     }
 }
 

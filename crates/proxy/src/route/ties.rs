@@ -6,29 +6,21 @@
 use std::collections::{HashMap, HashSet};
 
 use super::RouteSpec;
-use super::index::Index;
 use super::order::{Candidate, Route};
 use super::path::Form;
-use super::segment::Segment;
-use super::trie::Trie;
+use super::table::Table;
 use crate::problem::Problems;
 
 /// Reports every enabled route that ties with one written before it.
-pub(super) fn report<'a>(
-    indexes: impl Iterator<Item = &'a Index>,
-    trie: &Trie,
-    routes: &[Option<Route>],
-    specs: &[RouteSpec<'_>],
-    problems: &mut Problems,
-) {
-    let mut ties = Ties { routes, first: HashMap::new() };
-    for index in indexes {
+pub(super) fn report(table: &Table, specs: &[RouteSpec<'_>], problems: &mut Problems) {
+    let mut ties = Ties { routes: &table.routes, first: HashMap::new() };
+    for index in table.hosts.indexes() {
         for leaf in index.same_paths() {
             ties.within(leaf);
         }
         ties.regexes(index.regexes());
-        ties.templates(index, trie);
     }
+    ties.templates(table);
     let mut found: Vec<(usize, usize)> = ties.first.into_iter().collect();
     found.sort_unstable();
     for (later, earlier) in found {
@@ -99,52 +91,30 @@ impl Ties<'_> {
         }
     }
 
-    fn templates(&mut self, index: &Index, trie: &Trie) {
-        let Some(root) = index.root() else { return };
+    fn templates(&mut self, table: &Table) {
         let mut seen: HashSet<u32> = HashSet::new();
-        for &candidate in index.templates() {
-            let Some(Route { path, .. }) = &self.routes[candidate.route as usize] else { continue };
-            let Form::Template(template) = &path.form else { continue };
-            let leaves = trie.alike(root, template);
-            // A leaf of its own is looked at once, for all its candidates.
-            if let [leaf] = leaves[..]
-                && template.segments.iter().all(|segment| !scattered(segment))
-            {
-                if seen.insert(leaf[0].rank) {
-                    self.within(leaf);
+        for (position, route) in table.enabled() {
+            let Form::Template(template) = &route.path.form else { continue };
+            for root in route.hosts.iter().filter_map(|host| table.hosts.index(host)?.root()) {
+                let leaves = table.hosts.trie.alike(root, template);
+                match leaves[..] {
+                    // A leaf with nothing like it elsewhere is looked at once, for all its candidates.
+                    [leaf] if !seen.insert(leaf[0].rank) => {}
+                    [leaf] => self.within(leaf),
+                    _ => self.across(position, route, &leaves),
                 }
-                continue;
             }
-            self.across(candidate, &leaves);
         }
     }
 
-    /// Compares one candidate with those of other templates.
-    fn across(&mut self, candidate: Candidate, leaves: &[&[Candidate]]) {
-        let later = candidate.route as usize;
-        let Some(route) = &self.routes[later] else { return };
-        let mut earlier: Vec<usize> = leaves
-            .iter()
-            .copied()
-            .flatten()
-            .map(|other| other.route as usize)
-            .filter(|&other| other < later)
-            .filter(|&other| {
-                self.routes[other].as_ref().is_some_and(|other| {
-                    other.priority == route.priority && other.conditions() == route.conditions()
-                })
-            })
-            .collect();
+    /// Compares one route with those of other templates.
+    fn across(&mut self, later: usize, route: &Route, leaves: &[&[Candidate]]) {
+        let alike =
+            |other: &Route| other.priority == route.priority && other.conditions() == route.conditions();
+        let others = leaves.iter().copied().flatten().map(|candidate| candidate.route as usize);
+        let mut earlier: Vec<usize> =
+            others.filter(|&other| other < later && self.routes[other].as_ref().is_some_and(alike)).collect();
         earlier.sort_unstable();
         self.first_of(&earlier, later);
-    }
-}
-
-/// Whether templates with other segments in this place may match the same paths and be as specific.
-fn scattered(segment: &Segment) -> bool {
-    match segment {
-        Segment::Literal(_) | Segment::Tail { .. } => false,
-        Segment::Enum { .. } => true,
-        Segment::Capture { shape, .. } => !shape.before.is_empty() || !shape.after.is_empty(),
     }
 }

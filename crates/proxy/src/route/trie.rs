@@ -4,10 +4,13 @@
 //! the path and with how many templates match it, not with how many there are. The one exception are
 //! parameters with text around them, which are tried one by one where they stand side by side.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
+use super::hash::ConfigMap;
 use super::index::Visit;
-use super::order::Candidate;
+use super::order::{Candidate, Leaf};
 use super::path::{End, Template, first_segment};
 use super::segment::{Segment, Shape};
 
@@ -15,29 +18,72 @@ use super::segment::{Segment, Shape};
 #[derive(Debug, Default)]
 pub(super) struct Trie {
     nodes: Vec<Node>,
-    /// A number for every literal segment, so that an edge is two numbers.
-    words: HashMap<Box<str>, u32>,
-    literals: HashMap<(u32, u32), u32>,
-    /// An enum has an edge for each of its texts; several enums may share a text.
-    enums: HashMap<(u32, u32), Vec<u32>>,
+    /// Where a text leads from a node. One map for all nodes: nearly all have few such edges.
+    edges: ConfigMap<(NodeId, Box<str>), Edges>,
     /// To find the node of an equal enum again while building.
-    by_texts: HashMap<(u32, Vec<Box<str>>), u32>,
+    by_texts: HashMap<(NodeId, Vec<Box<str>>), NodeId>,
 }
 
 /// A number of a node.
 pub(super) type NodeId = u32;
 
+/// Where one text leads.
+#[derive(Debug, Default)]
+struct Edges {
+    literal: Option<NodeId>,
+    /// An enum has an edge for each of its texts; several enums may share a text.
+    enums: Vec<NodeId>,
+}
+
+/// A key of `edges`, owned or borrowed: so that looking up does not make a `Box<str>`.
+trait EdgeKey {
+    fn parts(&self) -> (NodeId, &str);
+}
+
+impl EdgeKey for (NodeId, Box<str>) {
+    fn parts(&self) -> (NodeId, &str) {
+        (self.0, &self.1)
+    }
+}
+
+impl EdgeKey for (NodeId, &str) {
+    fn parts(&self) -> (NodeId, &str) {
+        *self
+    }
+}
+
+impl<'a> Borrow<dyn EdgeKey + 'a> for (NodeId, Box<str>) {
+    fn borrow(&self) -> &(dyn EdgeKey + 'a) {
+        self
+    }
+}
+
+impl Hash for dyn EdgeKey + '_ {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        // As the tuple does it: std's Borrow asks for the same hash.
+        self.parts().hash(to);
+    }
+}
+
+impl PartialEq for dyn EdgeKey + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for dyn EdgeKey + '_ {}
+
 #[derive(Debug)]
 struct Node {
     /// The best rank at or below this node.
     best: u32,
-    /// Whether it has edges in `literals` or `enums`.
-    worded: bool,
+    /// Whether it has an entry in `edges`.
+    edged: bool,
     captures: Vec<(Shape, NodeId)>,
     /// Routes whose template ends here; goes on with a tail; goes on with anything.
-    here: Vec<Candidate>,
-    tail: Vec<Candidate>,
-    prefix: Vec<Candidate>,
+    here: Leaf,
+    tail: Leaf,
+    prefix: Leaf,
 }
 
 impl Trie {
@@ -45,11 +91,11 @@ impl Trie {
     pub(super) fn root(&mut self) -> NodeId {
         let node = Node {
             best: u32::MAX,
-            worded: false,
+            edged: false,
             captures: Vec::new(),
-            here: Vec::new(),
-            tail: Vec::new(),
-            prefix: Vec::new(),
+            here: Leaf::new(),
+            tail: Leaf::new(),
+            prefix: Leaf::new(),
         };
         self.nodes.push(node);
         self.nodes.len() as u32 - 1
@@ -73,7 +119,7 @@ impl Trie {
         &mut self.nodes[id as usize]
     }
 
-    fn leaf_mut(&mut self, id: NodeId, end: End) -> &mut Vec<Candidate> {
+    fn leaf_mut(&mut self, id: NodeId, end: End) -> &mut Leaf {
         let node = self.node(id);
         match end {
             End::Here => &mut node.here,
@@ -85,13 +131,12 @@ impl Trie {
     fn child(&mut self, at: NodeId, segment: &Segment) -> NodeId {
         match segment {
             Segment::Literal(text) => {
-                let word = self.word(text);
-                if let Some(&child) = self.literals.get(&(at, word)) {
+                if let Some(child) = self.edges_of(at, text).and_then(|edges| edges.literal) {
                     return child;
                 }
                 let child = self.root();
-                self.literals.insert((at, word), child);
-                self.node(at).worded = true;
+                self.edges.entry((at, text.clone())).or_default().literal = Some(child);
+                self.node(at).edged = true;
                 child
             }
             Segment::Enum { texts, .. } => self.enum_child(at, texts),
@@ -115,21 +160,15 @@ impl Trie {
         }
         let child = self.root();
         for text in texts {
-            let word = self.word(text);
-            self.enums.entry((at, word)).or_default().push(child);
+            self.edges.entry((at, text.clone())).or_default().enums.push(child);
         }
         self.by_texts.insert(key, child);
-        self.node(at).worded = true;
+        self.node(at).edged = true;
         child
     }
 
-    fn word(&mut self, text: &str) -> u32 {
-        if let Some(&word) = self.words.get(text) {
-            return word;
-        }
-        let word = self.words.len() as u32;
-        self.words.insert(text.into(), word);
-        word
+    fn edges_of(&self, at: NodeId, text: &str) -> Option<&Edges> {
+        self.edges.get(&(at, text) as &dyn EdgeKey)
     }
 
     /// Shows every leaf that matches the path.
@@ -137,7 +176,7 @@ impl Trie {
         match path.strip_prefix('/') {
             Some(rest) => self.descend(root, Some(rest), visit),
             // "*" and "": only the prefix of everything.
-            None => visit.leaf(&self.nodes[root as usize].prefix),
+            None => visit.leaf(self.nodes[root as usize].prefix.all()),
         }
     }
 
@@ -147,19 +186,16 @@ impl Trie {
         if node.best >= visit.limit() {
             return;
         }
-        visit.leaf(&node.prefix);
-        let Some(rest) = rest else { return visit.leaf(&node.here) };
+        visit.leaf(node.prefix.all());
+        let Some(rest) = rest else { return visit.leaf(node.here.all()) };
         if !rest.is_empty() {
-            visit.leaf(&node.tail);
+            visit.leaf(node.tail.all());
         }
         let (first, after) = first_segment(rest);
-        if node.worded
-            && let Some(&word) = self.words.get(first)
+        if node.edged
+            && let Some(edges) = self.edges_of(at, first)
         {
-            if let Some(&child) = self.literals.get(&(at, word)) {
-                self.descend(child, after, visit);
-            }
-            for &child in self.enums.get(&(at, word)).map_or(&[][..], Vec::as_slice) {
+            for &child in edges.literal.iter().chain(&edges.enums) {
                 self.descend(child, after, visit);
             }
         }
@@ -181,23 +217,24 @@ impl Trie {
             nodes = next;
         }
         let leaves = nodes.iter().map(|&at| &self.nodes[at as usize]).map(|node| match template.end {
-            End::Here => &node.here[..],
-            End::Tail => &node.tail[..],
-            End::Prefix => &node.prefix[..],
+            End::Here => node.here.all(),
+            End::Tail => node.tail.all(),
+            End::Prefix => node.prefix.all(),
         });
         leaves.filter(|leaf| !leaf.is_empty()).collect()
     }
 
     fn alike_children(&self, at: NodeId, segment: &Segment) -> Vec<NodeId> {
-        let word = |text: &str| self.words.get(text).copied();
         match segment {
             Segment::Literal(text) => {
-                word(text).and_then(|word| self.literals.get(&(at, word)).copied()).into_iter().collect()
+                self.edges_of(at, text).and_then(|edges| edges.literal).into_iter().collect()
             }
-            Segment::Enum { texts, .. } => {
-                let children = texts.iter().filter_map(|text| self.enums.get(&(at, word(text)?)));
-                children.flatten().copied().collect()
-            }
+            Segment::Enum { texts, .. } => texts
+                .iter()
+                .filter_map(|text| self.edges_of(at, text))
+                .flat_map(|edges| &edges.enums)
+                .copied()
+                .collect(),
             Segment::Capture { shape, .. } => {
                 let around = |shape: &Shape| (shape.before.len() + shape.after.len(), shape.kind);
                 let same = |other: &Shape| around(other) == around(shape) && other.overlaps(shape);
