@@ -17,6 +17,7 @@ pub(crate) fn exchange(path: &str) -> Exchange {
         started: Instant::now(),
         path: path.to_owned(),
         route: "shop".into(),
+        route_index: None,
         params: Params::default(),
         upstream: "".into(),
         endpoint: "".into(),

@@ -29,6 +29,8 @@ pub struct Timers {
     slots: RefCell<Vec<Vec<Weak<Entry>>>>,
     queued: Cell<usize>,
     tick: Cell<u64>,
+    /// The tick until which the wheel stands still; `NEVER` when nothing is queued.
+    still_until: Cell<u64>,
     armed: Notify,
 }
 
@@ -54,6 +56,7 @@ impl Timers {
             slots: RefCell::new(vec![Vec::new(); SLOTS as usize]),
             queued: Cell::new(0),
             tick: Cell::new(0),
+            still_until: Cell::new(NEVER),
             armed: Notify::new(),
         })
     }
@@ -71,15 +74,32 @@ impl Timers {
         }
     }
 
-    /// Turns the wheel; sleeps without ticking while nothing is queued.
+    /// Turns the wheel. It stands still up to the next slot that holds something, so that connections which
+    /// wait for a minute cost a few wake-ups, not a hundred a second.
     pub(super) async fn run(self: Rc<Self>) {
         loop {
-            if self.queued.get() == 0 {
+            let next = self.next_slot();
+            self.still_until.set(next);
+            if next == NEVER {
                 self.armed.notified().await;
+                continue;
             }
-            tokio::time::sleep(TICK).await;
-            self.advance(self.tick_of(self.clock.now()));
+            let until = self.start + Duration::from_millis((next + 1) * TICK.as_millis() as u64);
+            tokio::select! {
+                biased;
+                () = self.armed.notified() => {}
+                () = tokio::time::sleep_until(until.into()) => self.advance(self.tick_of(self.clock.now())),
+            }
         }
+    }
+
+    /// The tick of the next slot that holds something.
+    fn next_slot(&self) -> u64 {
+        if self.queued.get() == 0 {
+            return NEVER;
+        }
+        let (tick, slots) = (self.tick.get(), self.slots.borrow());
+        (tick..tick + SLOTS).find(|tick| !slots[(tick % SLOTS) as usize].is_empty()).unwrap_or(NEVER)
     }
 
     fn tick_of(&self, at: Instant) -> u64 {
@@ -113,8 +133,8 @@ impl Timers {
         entry.queued.set(slot);
         self.slots.borrow_mut()[(slot % SLOTS) as usize].push(Rc::downgrade(entry));
         self.queued.set(self.queued.get() + 1);
-        if self.queued.get() == 1 {
-            // The wheel stood still: it must not walk through the pause as if it were time to come.
+        if slot < self.still_until.get() {
+            self.still_until.set(slot);
             self.armed.notify_one();
         }
     }

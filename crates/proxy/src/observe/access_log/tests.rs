@@ -34,6 +34,7 @@ fn exchange() -> Exchange {
         started: Instant::now(),
         path: "/v1/products/7".to_owned(),
         route: "products".into(),
+        route_index: None,
         params: Params::default(),
         upstream: "catalog".into(),
         endpoint: "127.0.0.1:9001".into(),

@@ -54,6 +54,8 @@ pub enum Expects {
 /// Why no head came.
 #[derive(Debug)]
 pub enum NoHead {
+    /// Nothing has arrived: the runtime only supposed that something had.
+    NotYet,
     /// The client closed, or its connection broke.
     Gone,
     /// Not in time.
@@ -113,6 +115,7 @@ impl Conn {
                 match link.poll_fill(cx) {
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(NoHead::Gone)),
                     Poll::Ready(Ok(_)) => {}
+                    Poll::Pending if link.buffer.is_empty() => return Poll::Ready(Err(NoHead::NotYet)),
                     Poll::Pending if link.deadline.poll_passed(cx) => {
                         return Poll::Ready(Err(NoHead::TimedOut));
                     }

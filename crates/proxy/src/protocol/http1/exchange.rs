@@ -35,6 +35,7 @@ pub(super) async fn run(
     let shared = &listener.shared;
     let head = match session.conn.head(&shared.limits, shared.timeouts.head).await {
         Ok(head) => head,
+        Err(NoHead::NotYet) => return Next::Wait,
         Err(NoHead::Gone) => return Next::Gone,
         Err(NoHead::TimedOut) => {
             return refuse(session, listener, &running, started, Failure::ClientTimeout).await;

@@ -26,6 +26,8 @@ use crate::worker::Worker;
 pub enum Next {
     /// It waits for another request.
     Again,
+    /// It waits for this request: nothing of it has arrived.
+    Wait,
     /// It closes, letting the client read what was sent.
     Close,
     /// It closes at once: nobody is there.
@@ -58,10 +60,13 @@ pub async fn serve(worker: Rc<Worker>, mut listener: Rc<LocalListener>, stream: 
         }
         let running = session.worker.running();
         listener = running.listener(&listener);
-        served += 1;
-        let next = Box::pin(exchange::run(&session, &listener, running, served)).await;
+        let next = Box::pin(exchange::run(&session, &listener, running, served + 1)).await;
         match next {
-            Next::Again => session.conn.link.borrow_mut().rest(),
+            Next::Wait => session.conn.link.borrow_mut().rest(),
+            Next::Again => {
+                served += 1;
+                session.conn.link.borrow_mut().rest();
+            }
             Next::Gone => return,
             Next::Close => return Box::pin(session.conn.linger()).await,
             Next::Tunnel(tunnel) => return Box::pin(tunnel.run(&session, &listener)).await,
@@ -73,18 +78,23 @@ impl Session {
     /// Waits for the first byte of a request; false when the connection is over instead. A client that
     /// was accepted while we stop has a moment for its first request.
     async fn wait(&self, listener: &LocalListener, served: u32) -> bool {
-        let stopping = || self.worker.is_draining() || listener.is_closed();
-        let idle = if stopping() { LAST_CHANCE } else { listener.shared.timeouts.idle };
-        self.conn.link.borrow_mut().expect_within(idle);
+        self.conn.link.borrow_mut().expect_within(listener.shared.timeouts.idle);
+        let mut last_chance = false;
         poll_fn(|cx| {
-            let link = self.conn.link.borrow();
-            match link.stream.poll_read_ready(cx) {
-                Poll::Ready(ready) => Poll::Ready(ready.is_ok()),
-                Poll::Pending if link.deadline.poll_passed(cx) || (served > 0 && stopping()) => {
-                    Poll::Ready(false)
-                }
-                Poll::Pending => Poll::Pending,
+            let mut link = self.conn.link.borrow_mut();
+            if let Poll::Ready(ready) = link.stream.poll_read_ready(cx) {
+                return Poll::Ready(ready.is_ok());
             }
+            if self.worker.is_draining() || listener.is_closed() {
+                if served > 0 {
+                    return Poll::Ready(false);
+                }
+                if !last_chance {
+                    last_chance = true;
+                    link.expect_within(LAST_CHANCE);
+                }
+            }
+            if link.deadline.poll_passed(cx) { Poll::Ready(false) } else { Poll::Pending }
         })
         .await
     }
