@@ -84,7 +84,7 @@ fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) ->
     exchange.path = normalize::path(request.head.path())?.into_owned();
     hops::check_loop(&request.head)?;
     let model = &scene.running.snapshot.model;
-    let now = scene.worker.world.clock.unix().as_secs();
+    let now = scene.worker.world.unix(exchange.started).as_secs();
     match model.table.find(&exchange.facts(&request.head), now) {
         Lookup::Found { route, params } => {
             let found = &model.routes[route];

@@ -144,7 +144,7 @@ impl<'a> Writing<'a> {
         match (self.connection, self.session.conn.rest()) {
             (Connection::Close, _) | (_, Rest::Much) => Next::Close,
             (Connection::Keep, Rest::Nothing) => Next::Again,
-            (Connection::Keep, Rest::Little) => match self.session.conn.drop_rest().await {
+            (Connection::Keep, Rest::Little) => match Box::pin(self.session.conn.drop_rest()).await {
                 true => Next::Again,
                 false => Next::Close,
             },
