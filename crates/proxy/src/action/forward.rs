@@ -151,7 +151,7 @@ impl Forward {
         request: &mut Request,
     ) -> Result<Forwarded, Failure> {
         let local = &scene.upstreams[self.upstream];
-        exchange.upstream = Arc::clone(&local.shared.name);
+        exchange.upstream = Arc::clone(&local.name);
         let persist = self.persist(request);
         let mut tried = Tried::default();
         let started = exchange.started;
@@ -194,7 +194,7 @@ impl Forward {
             };
             tried.insert(choice.index);
             exchange.attempts += 1;
-            exchange.endpoint = Arc::clone(&local.shared.endpoints[choice.index].address);
+            exchange.endpoint = Arc::clone(&local.addresses[choice.index]);
             let attempt = self.attempt(scene, local, exchange, request, (persist, choice, now)).await;
             if !self.again(scene, local, exchange, request, &attempt) {
                 return self.settle(exchange, attempt);
