@@ -108,16 +108,16 @@ pub fn run(
     runtime.block_on(async move {
         let seed = gateway.seed.wrapping_add((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let world = World::new(gateway.clock, seed);
-        let worker = Worker::start(gateway, index, world, snapshot);
+        let worker = Worker::start(gateway, index, world, &snapshot);
         worker.obey(mailbox).await;
     });
     Ok(())
 }
 
 impl Worker {
-    fn start(gateway: Arc<Gateway>, index: usize, world: Rc<World>, snapshot: Arc<Snapshot>) -> Rc<Worker> {
+    fn start(gateway: Arc<Gateway>, index: usize, world: Rc<World>, snapshot: &Arc<Snapshot>) -> Rc<Worker> {
         let empty = Running {
-            snapshot: Arc::clone(&snapshot),
+            snapshot: Arc::clone(snapshot),
             upstreams: Vec::new(),
             routes: Vec::new(),
             unrouted: gateway.registry.route(index, ""),

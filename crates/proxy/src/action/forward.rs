@@ -12,19 +12,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::h1::{self, Limits, Persist};
 use sluice_http::{Body, NameId, Request, Response, ResponseHead};
-use sluice_traffic::Verdict;
 use sluice_traffic::breaker::Admission;
 use sluice_traffic::retry::{self, Sent};
 use sluice_traffic::selection::Tried;
 
+use super::Scene;
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Retry};
-use crate::pipeline::Scene;
 use crate::problem::{At, Problems};
 use crate::upstream::Local;
 use crate::upstream::connection::{Care, Connection, Origin, dial};
 use crate::upstream::live::InFlight;
-use crate::upstream::pick::Choice;
+use crate::upstream::pick::{Came, Choice};
 use crate::upstream::send::{self, Answer, Lost, Terms};
 use crate::value::Period;
 
@@ -150,7 +149,7 @@ impl Forward {
         exchange: &mut Exchange,
         request: &mut Request,
     ) -> Result<Forwarded, Failure> {
-        let local = &scene.running.upstreams[self.upstream];
+        let local = &scene.upstreams[self.upstream];
         exchange.upstream = Arc::clone(&local.shared.name);
         let persist = self.persist(request);
         let mut tried = Tried::default();
@@ -329,7 +328,7 @@ async fn connect(
     }
     let endpoint = &local.shared.endpoints[index];
     let connect = local.shared.policy.timeouts.connect;
-    let connection = dial(endpoint, pool, scene.world, connect, || scene.shed(&endpoint.live)).await?;
+    let connection = dial(endpoint, pool, scene.world, connect, || scene.events.shed(&endpoint.live)).await?;
     local.endpoint_cells[index].opened.add(1);
     Ok((connection, Origin::Fresh))
 }
@@ -362,25 +361,25 @@ struct Recorder<'a> {
 impl Recorder<'_> {
     fn note(mut self, result: &Result<Answer, Lost>, latency: Duration) {
         self.done = true;
-        let (verdict, code, latency) = match result {
-            Ok(Answer::Response(head, ..)) if head.status >= 500 => (Verdict::Failure, None, Some(latency)),
-            Ok(_) => (Verdict::Success, None, Some(latency)),
+        let (came, code, latency) = match result {
+            Ok(Answer::Response(head, ..)) if head.status >= 500 => (Came::ServerError, None, Some(latency)),
+            Ok(_) => (Came::Answer, None, Some(latency)),
             Err(lost) if lost.failure.row().side == crate::failure::Side::Upstream => {
-                (Verdict::Failure, Some(lost.failure), None)
+                (Came::Failure, Some(lost.failure), None)
             }
-            Err(lost) => (Verdict::Ignored, Some(lost.failure), None),
+            Err(lost) => (Came::Nothing, Some(lost.failure), None),
         };
         self.local.endpoint_cells[self.index].attempted(code.map_or(Ok(()), Err));
         if let Some(latency) = latency {
             self.local.cells.latency(latency);
         }
-        self.record(verdict, latency);
+        self.record(came, latency);
     }
 
-    fn record(&self, verdict: Verdict, latency: Option<Duration>) {
+    fn record(&self, came: Came, latency: Option<Duration>) {
         let now = self.scene.world.clock.moment(self.scene.world.clock.now());
-        if let Some(change) = self.local.record(self.index, self.admission, verdict, (now, latency)) {
-            self.scene.breaker_changed(&self.local.shared, self.index, change);
+        if let Some(change) = self.local.record(self.index, self.admission, came, (now, latency)) {
+            self.scene.events.breaker_changed(&self.local.shared, self.index, change);
         }
     }
 }
@@ -388,7 +387,7 @@ impl Recorder<'_> {
 impl Drop for Recorder<'_> {
     fn drop(&mut self) {
         if !self.done {
-            self.record(Verdict::Ignored, None);
+            self.record(Came::Nothing, None);
         }
     }
 }

@@ -47,6 +47,7 @@ pub enum Care {
 }
 
 /// The idle connections of one worker to one endpoint.
+#[expect(clippy::vec_box, reason = "a connection moves between pool and exchange as one pointer")]
 pub struct Pool {
     live: Arc<Live>,
     idle: RefCell<Vec<Box<Connection>>>,

@@ -122,8 +122,7 @@ async fn respond(
     (exchange, request, writing): (&mut Exchange, &mut Request, &mut Writing<'_>),
 ) -> Next {
     let interim = |head| session.conn.interim(head);
-    let scene =
-        Scene { worker: &session.worker, world: &session.worker.world, running, listener, interim: &interim };
+    let scene = Scene { worker: &session.worker, running, listener, interim: &interim };
     let handled = match watch(session, listener, pipeline::handle(&scene, exchange, request)).await {
         Ok(handled) => handled,
         Err(failure) if failure == Failure::ClientGone => {
