@@ -155,7 +155,8 @@ async fn when_nobody_is_well_the_answer_is_503() {
     let answer = http::get(gateway.address("web"), "/").await;
     assert_eq!((answer.status, answer.code().as_str()), (503, "no-endpoint"));
     origins[0].set_script(checked("A", Reply::status(200)));
-    wait_served_by(&gateway, "A").await;
+    wait_health(&gateway, &origins[0], "healthy").await;
+    assert_eq!(letters(&gateway, 4).await, "AAAA");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sluice_testkit::{Gateway, Load, Origin, Reply, Signal, Wire, eventually, http};
 use tokio::task::JoinHandle;
 
-use super::{App, Client, endpoint, lettered};
+use super::{App, Client, endpoint, lettered, share};
 
 /// A process that answers with its letter, at `address`.
 async fn process(letter: &str, address: &str) -> Gateway {
@@ -140,14 +140,14 @@ async fn a_killed_endpoint_is_back_within_one_health_interval() {
 
 #[tokio::test]
 async fn all_endpoints_die_and_return() {
-    let (mut processes, gateway) = three("").await;
+    let (mut processes, gateway) = three("ejection = { for = \"100ms\" }").await;
     let addresses = processes.each_ref().map(|process| process.address("web").to_string());
     let mut client = Client::of(&gateway).await;
     assert_eq!(client.letters(3).await, "ABC");
     for process in &mut processes {
         kill(process).await;
     }
-    for _ in 0..5 {
+    for _ in 0..20 {
         let answer = client.get("/", &[]).await;
         assert_eq!((answer.status, answer.code().as_str()), (502, "connect-failed"));
     }
@@ -157,6 +157,26 @@ async fn all_endpoints_die_and_return() {
         (answer.status == 200 && answer.text() == "B").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_restarts_between_two_checks_is_back_with_the_next_one() {
+    let (mut processes, gateway) = three("health = { tcp = { every = \"1s\", fall = 9 } }").await;
+    let address = processes[2].address("web").to_string();
+    let of_it = format!("endpoint=\"{address}\"");
+    let tried = async || gateway.metric("sluice_upstream_attempts_total", &[&of_it]).await;
+    let mut client = Client::of(&gateway).await;
+    kill(&mut processes[2]).await;
+    // Traffic finds out and leaves it alone, for thirty seconds by default; its checks never fail often enough.
+    let left_alone = client.letters(60).await;
+    assert_eq!(share(&left_alone, 'C'), 0);
+    let before = tried().await;
+    processes[2] = process("C", &address).await;
+    let returned = Instant::now();
+    eventually("its return", async || (client.letters(3).await.contains('C')).then_some(())).await;
+    assert!(returned.elapsed() < Duration::from_millis(2_100), "{:?}", returned.elapsed());
+    assert!(tried().await > before);
+    assert!(!gateway.stderr().contains("state=unhealthy"), "{}", gateway.stderr());
 }
 
 #[tokio::test]

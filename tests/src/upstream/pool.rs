@@ -128,7 +128,7 @@ async fn r16_places_come_back_from_requests_that_were_given_up() {
         origin.wait_count(sent).await;
         client.wire.reset();
     }
-    origin.set_script(Reply::ok("0123456789").cut_after(60));
+    origin.set_script(Reply::ok("0123456789").cut_after(50));
     for _ in 0..10 {
         let mut client = Client::of(&gateway).await;
         client.send("/").await;

@@ -188,32 +188,50 @@ async fn r1_the_last_answer_of_a_listed_status_reaches_the_client() {
     }
 }
 
-#[tokio::test]
-async fn without_a_budget_there_are_no_retries() {
-    let mut origins = lettered::<2>().await;
-    origins[0].stop().await;
-    let gateway = App::of(&origins).upstream("retry_budget = { ratio = 0, floor = 0 }").start().await;
+/// Requests to two endpoints of which the first resets every connection: how many failed.
+async fn failed_of(requests: usize, budget: &str) -> (usize, [Origin; 2], Gateway) {
+    let origins = lettered::<2>().await;
+    origins[0].set_script(Reply::reset());
+    let gateway =
+        App::of(&origins).upstream(&format!("ejection = false\nretry_budget = {{ {budget} }}")).start().await;
     let mut failed = 0;
-    for _ in 0..20 {
+    for _ in 0..requests {
         failed += usize::from(get(&gateway).await.status == 502);
     }
-    assert_eq!((failed, retries(&gateway).await), (10, 0.0));
+    (failed, origins, gateway)
+}
+
+#[tokio::test]
+async fn without_a_budget_there_are_no_retries() {
+    let (failed, origins, gateway) = failed_of(20, "ratio = 0, floor = 0").await;
+    assert_eq!((failed, origins[0].count(), retries(&gateway).await), (10, 10, 0.0));
     assert_eq!(gateway.metric("sluice_upstream_retries_denied_total", &[]).await, 10.0);
 }
 
 #[tokio::test]
 async fn a_budget_ties_retries_to_requests() {
-    let mut origins = lettered::<2>().await;
+    let (failed, origins, gateway) = failed_of(100, "ratio = 0.25, floor = 0").await;
+    let made = retries(&gateway).await as usize;
+    assert!((20..=26).contains(&made), "{made} retries for 100 requests");
+    assert_eq!(failed + made, origins[0].count(), "each reset was the client's or was tried again");
+    let (failed, ..) = failed_of(20, "ratio = 0, floor = 3").await;
+    assert_eq!(failed, 0, "three a second for ten seconds are always allowed");
+}
+
+#[tokio::test]
+async fn r5_a_retry_of_what_was_never_sent_needs_no_budget() {
+    let mut origins = lettered::<3>().await;
     origins[0].stop().await;
-    let gateway = App::of(&origins).upstream("retry_budget = { ratio = 0.25, floor = 0 }").start().await;
-    let mut failed = 0;
-    for _ in 0..100 {
-        failed += usize::from(get(&gateway).await.status == 502);
+    origins[1].stop().await;
+    // Whatever ejection spares, one dead endpoint goes on being picked; the floor would last for thirty.
+    for upstream in ["", "ejection = false\nretry_budget = { ratio = 0, floor = 0 }"] {
+        let gateway = App::of(&origins).upstream(upstream).forward("retry = { attempts = 3 }").start().await;
+        let mut client = Client::of(&gateway).await;
+        for turn in 0..150 {
+            assert_eq!(client.post("order").await.text(), "C", "request {turn} with {upstream:?}");
+        }
     }
-    // Half of them meet the dead endpoint; retries are a quarter of all requests.
-    let made = retries(&gateway).await;
-    assert!((20.0..=26.0).contains(&made), "{made} retries for 100 requests");
-    assert_eq!(failed as f64 + made, 50.0);
+    assert_eq!(origins[2].count(), 300);
 }
 
 #[tokio::test]
