@@ -181,14 +181,17 @@ impl Forward {
         request: &mut Request,
         (persist, tried): (Persist, &mut Tried),
     ) -> Result<Forwarded, Failure> {
-        let mut last = None;
+        let mut failed: Option<Attempt> = None;
         loop {
             let now = scene.world.clock.moment(scene.world.clock.now());
             let choice = match local.pick(scene.world, &exchange.facts(&request.head), tried, now) {
                 Ok(choice) => choice,
-                // Nobody is left to try: the failure of the last attempt says more than "no endpoint".
-                Err(failure) => return Err(last.unwrap_or(failure)),
+                // Nobody is left to try: what the last attempt gave says more than "no endpoint".
+                Err(failure) => return failed.map_or(Err(failure), |last| self.settle(exchange, last)),
             };
+            if failed.take().is_some() {
+                local.cells.retries.add(1);
+            }
             tried.insert(choice.index);
             exchange.attempts += 1;
             exchange.endpoint = Arc::clone(&local.shared.endpoints[choice.index].address);
@@ -196,10 +199,7 @@ impl Forward {
             if !self.again(scene, local, exchange, request, &attempt) {
                 return self.settle(exchange, attempt);
             }
-            local.cells.retries.add(1);
-            if let Err(lost) = attempt.result {
-                last = Some(lost.failure);
-            }
+            failed = Some(attempt);
         }
     }
 
