@@ -284,9 +284,14 @@ impl Forward {
             true => retry::Idempotent::Yes,
             false => retry::Idempotent::No,
         };
-        whole
-            && retry::may_retry(class, sent, idempotent, exchange.attempts, self.attempts)
-            && local.withdraw(scene.world.clock.moment(scene.world.clock.now()))
+        if !whole || !retry::may_retry(class, sent, idempotent, exchange.attempts, self.attempts) {
+            return false;
+        }
+        let granted = local.withdraw(scene.world.clock.moment(scene.world.clock.now()));
+        if !granted {
+            local.cells.retries_denied.add(1);
+        }
+        granted
     }
 
     /// Whether the body announced by the head is no longer here.
