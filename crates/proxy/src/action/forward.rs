@@ -1,8 +1,8 @@
 //! The forward action: send the request to an upstream, on another endpoint again when that is safe.
 //!
 //! Promise: a request is sent again only when nothing of it was sent, or its method is idempotent and the
-//! policy allows it; never to an endpoint that was tried; never beyond the retry budget. One resend over a
-//! fresh connection is free when a pooled connection turns out stale.
+//! policy allows it; never to an endpoint that was tried; never beyond the retry budget when something was
+//! sent. One resend over a fresh connection is free when a pooled connection turns out stale.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -287,7 +287,9 @@ impl Forward {
         if !whole || !retry::may_retry(class, sent, idempotent, exchange.attempts, self.attempts) {
             return false;
         }
-        let granted = local.withdraw(scene.world.clock.moment(scene.world.clock.now()));
+        // What was not sent is sent once only: it multiplies no traffic, so it needs no budget.
+        let granted =
+            sent == Sent::Nothing || local.withdraw(scene.world.clock.moment(scene.world.clock.now()));
         if !granted {
             local.cells.retries_denied.add(1);
         }
