@@ -26,6 +26,7 @@ use crate::upstream::live::InFlight;
 use crate::upstream::pick::{Came, Choice};
 use crate::upstream::send::{self, Answer, Lost, Terms};
 use crate::value::Period;
+use crate::world::Deadline;
 
 /// Send the request to an upstream.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -219,6 +220,11 @@ impl Forward {
             HostConfig::Set(host) => request.head.fields.set(NameId::Host, host.as_bytes()),
         }
         let started = scene.world.clock.now();
+        let total = local.shared.policy.timeouts.total.map(|limit| {
+            let deadline = scene.world.timers.deadline();
+            deadline.set(started, limit);
+            Rc::new(deadline)
+        });
         let record = Recorder { scene, local, index: choice.index, admission: choice.admission, done: false };
         let mut stale_allowed = true;
         let result = loop {
@@ -229,7 +235,7 @@ impl Forward {
             };
             exchange.phases.connected = scene.world.clock.now().saturating_duration_since(exchange.started);
             let guard = InFlight::begin(&endpoint.live);
-            let terms = self.terms(scene, local, choice.index);
+            let terms = self.terms(scene, local, choice.index, total.clone());
             let result = send::exchange(connection, request, persist, guard, &terms).await;
             match result {
                 Err(lost) if origin == Origin::Reused && may_resend(request, lost) => stale_allowed = false,
@@ -244,15 +250,15 @@ impl Forward {
         Attempt { choice, result }
     }
 
-    fn terms<'a>(&self, scene: &'a Scene<'_>, local: &'a Rc<Local>, index: usize) -> Terms<'a> {
-        let timeouts = local.shared.policy.timeouts;
-        let total = timeouts.total.map(|limit| {
-            let deadline = scene.world.timers.deadline();
-            deadline.set(scene.world.clock.now(), limit);
-            Rc::new(deadline)
-        });
+    fn terms<'a>(
+        &self,
+        scene: &'a Scene<'_>,
+        local: &'a Rc<Local>,
+        index: usize,
+        total: Option<Rc<Deadline>>,
+    ) -> Terms<'a> {
         Terms {
-            timeouts,
+            timeouts: local.shared.policy.timeouts,
             limits: Limits { line: 64 * 1024, head: 128 * 1024, fields: 200 },
             total,
             clock: scene.world.clock,

@@ -29,7 +29,7 @@ pub struct Terms<'a> {
     pub timeouts: Timeouts,
     /// How much of an answer's head is accepted.
     pub limits: Limits,
-    /// The end of the attempt, when it has one: the answer's body fails then.
+    /// The end of the attempt, when it has one: the wait for the answer, or the answer's body, fails then.
     pub total: Option<Rc<Deadline>>,
     /// Clocks.
     pub clock: Clock,
@@ -183,6 +183,9 @@ impl Await {
         terms: &Terms<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize, Failure>> {
+        if terms.total.as_ref().is_some_and(|total| total.poll_passed(cx)) {
+            return Poll::Ready(Err(Failure::UpstreamTimeout));
+        }
         let uploaded = self.poll_upload(connection, upload, terms, cx)?;
         loop {
             let link = &mut connection.link;
