@@ -119,7 +119,13 @@ pub async fn exchange(
     };
     let mut upload = Upload { sender: Sender::new(text, framing), body, finished: false };
     let expects = streamed && request.head.fields.contains(sluice_http::NameId::Expect);
-    let mut waiting = Await { scanner: Scanner::default(), bytes: 0, hold: expects, first_byte_set: false };
+    let mut waiting = Await {
+        scanner: Scanner::default(),
+        bytes: 0,
+        hold: expects,
+        continue_awaited: false,
+        head_awaited: false,
+    };
     let received = waiting.answer(&mut connection, &mut upload, request.head.method, terms).await;
     match received {
         Ok((head, Framing::None)) if head.status == 101 => match persist {
@@ -144,7 +150,9 @@ struct Await {
     bytes: usize,
     /// The body is held back until the endpoint says 100 (RFC 9110 section 10.1.1), or a second passes.
     hold: bool,
-    first_byte_set: bool,
+    continue_awaited: bool,
+    /// The deadline of the head runs.
+    head_awaited: bool,
 }
 
 /// How long a body is held back for an endpoint that never says 100 Continue.
@@ -193,18 +201,21 @@ impl Await {
             if let Some(end) = scanned.map_err(|refusal| invalid(terms, refusal))? {
                 return Poll::Ready(Ok(end));
             }
-            // While the request is still leaving, the sender's own deadline watches.
-            let filled = match uploaded {
-                Poll::Ready(()) => link.poll_fill_within(terms.timeouts.first_byte, cx),
-                Poll::Pending => link.poll_fill(cx),
-            };
-            match ready!(filled) {
-                Ok(0) => return Poll::Ready(Err(Failure::UpstreamReset)),
-                Ok(read) => self.bytes += read,
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Poll::Ready(Err(Failure::UpstreamTimeout));
+            match link.poll_fill(cx) {
+                Poll::Ready(Ok(read)) if read > 0 => self.bytes += read,
+                Poll::Ready(_) => return Poll::Ready(Err(Failure::UpstreamReset)),
+                // While the request is still leaving, the sender's own deadline watches.
+                Poll::Pending if uploaded.is_pending() => return Poll::Pending,
+                Poll::Pending => {
+                    // Set once: a head that dribbles has no more time than a silent one.
+                    if !std::mem::replace(&mut self.head_awaited, true) {
+                        link.expect_within(terms.timeouts.first_byte);
+                    }
+                    match link.deadline.poll_passed(cx) {
+                        true => return Poll::Ready(Err(Failure::UpstreamTimeout)),
+                        false => return Poll::Pending,
+                    }
                 }
-                Err(_) => return Poll::Ready(Err(Failure::UpstreamReset)),
             }
         }
     }
@@ -249,11 +260,11 @@ impl Await {
         if let Poll::Ready(Err(_)) = flushed {
             return Err(Failure::UpstreamReset);
         }
-        if flushed.is_ready() && !self.first_byte_set {
-            self.first_byte_set = true;
+        if flushed.is_ready() && !self.continue_awaited {
+            self.continue_awaited = true;
             link.expect_within(CONTINUE_WAIT);
         }
-        if self.first_byte_set && link.deadline.poll_passed(cx) {
+        if self.continue_awaited && link.deadline.poll_passed(cx) {
             self.hold = false;
             return self.poll_upload(connection, upload, terms, cx);
         }
