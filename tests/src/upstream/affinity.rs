@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use sluice_testkit::{Answer, Reply, eventually};
 
-use super::{App, Client, checked, endpoint, lettered, letters, set, wait_health};
+use super::{App, Client, checked, endpoint, http_check, lettered, letters, set, wait_health};
 
 /// The pair that a Set-Cookie field sets: "srv_id=..."; its attributes.
 fn cookie(answer: &Answer) -> (String, String) {
@@ -157,10 +157,8 @@ async fn on_unavailable_decides_between_another_endpoint_and_503() {
         let origins = lettered::<2>().await;
         origins[0].set_script(checked("A", Reply::status(200)));
         let gateway = App::of(&origins)
-            .upstream(&format!(
-                "affinity = {{ cookie = \"srv_id\", on_unavailable = \"{rule}\" }}\n\
-                 health = {{ http = {{ path = \"/healthz\", every = \"20ms\" }} }}"
-            ))
+            .upstream(&format!("affinity = {{ cookie = \"srv_id\", on_unavailable = \"{rule}\" }}"))
+            .upstream(&http_check(""))
             .start()
             .await;
         let mut client = Client::of(&gateway).await;

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use sluice_testkit::{Gateway, Origin, Reply, eventually, http};
 
 use super::{
-    App, Client, checked, endpoint, letter, lettered, letters, set, share, wait_health, wait_served_by,
+    App, Client, checked, endpoint, http_check, letter, lettered, letters, set, share, wait_health,
+    wait_served_by,
 };
 
 const HASHING: [&str; 4] = ["source_hash", "ring_hash", "bounded_hash", "maglev"];
@@ -304,10 +305,9 @@ async fn slow_start_gives_an_endpoint_that_came_back_a_growing_share() {
     origins[0].set_script(checked("A", Reply::status(200)));
     origins[1].set_script(checked("B", Reply::status(500)));
     let app = |slow_start: &str| {
-        App::of(&origins).upstream(&format!(
-            "slow_start = \"{slow_start}\"\nbalance = \"random\"\n\
-             health = {{ http = {{ path = \"/healthz\", every = \"20ms\", rise = 1 }} }}"
-        ))
+        App::of(&origins)
+            .upstream(&format!("slow_start = \"{slow_start}\"\nbalance = \"random\""))
+            .upstream(&http_check(", rise = 1"))
     };
     let gateway = app("10m").start().await;
     wait_served_by(&gateway, "A").await;

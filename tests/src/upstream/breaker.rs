@@ -2,7 +2,7 @@
 
 use sluice_testkit::{Answer, Gateway, Origin, Reply, eventually, http};
 
-use super::{App, Client, checked, endpoint, lettered, letters, set, share, wait_health};
+use super::{App, Client, checked, endpoint, http_check, lettered, letters, set, share, wait_health};
 
 /// A breaker that stays open for the length of a test.
 const BREAKER: &str =
@@ -37,7 +37,11 @@ async fn a_breaker_opens_at_its_ratio_and_rejects_without_asking_the_endpoint() 
     assert_eq!(origin.count(), 4);
     let answer = get(&gateway).await;
     assert!(answer.field("proxy-status").is_some_and(|value| value.contains("breaker-open")));
-    assert_eq!(gateway.metric("sluice_failures_total", &["code=\"breaker-open\""]).await, 6.0);
+    eventually("six failures counted", async || {
+        let counted = gateway.metric("sluice_failures_total", &["code=\"breaker-open\""]).await;
+        (counted == 6.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -317,10 +321,12 @@ async fn below_the_panic_threshold_health_is_not_believed() {
     for (at, origin) in origins.iter().enumerate().skip(1) {
         origin.set_script(checked(&super::letter(at), Reply::status(500)));
     }
-    let health = "health = { http = { path = \"/healthz\", every = \"20ms\" } }";
     for (threshold, expected) in [("0", "A"), ("0.25", "A"), ("0.3", "ABCD"), ("1", "ABCD")] {
-        let gateway =
-            App::of(&origins).upstream(&format!("panic_threshold = {threshold}\n{health}")).start().await;
+        let gateway = App::of(&origins)
+            .upstream(&format!("panic_threshold = {threshold}"))
+            .upstream(&http_check(""))
+            .start()
+            .await;
         for origin in &origins[1..] {
             wait_health(&gateway, origin, "unhealthy").await;
         }

@@ -5,12 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sluice_testkit::{Gateway, Origin, Reply, Script, eventually, http};
 
-use super::{App, Client, checked, lettered, letters, set, wait_health, wait_served_by};
-
-/// A check by GET /healthz, often, with these keys besides.
-fn http_check(keys: &str) -> String {
-    format!("health = {{ http = {{ path = \"/healthz\", every = \"20ms\"{keys} }} }}")
-}
+use super::{App, Client, checked, http_check, lettered, letters, set, wait_health, wait_served_by};
 
 /// Two origins, and a gateway that checks them; the second answers its checks with `reply`.
 async fn two(keys: &str, well: Reply, reply: Reply) -> ([Origin; 2], Gateway) {
@@ -67,7 +62,7 @@ async fn checks_ask_for_the_endpoint_or_for_the_given_host() {
 
 #[tokio::test]
 async fn a_check_without_an_answer_in_time_is_a_failure() {
-    let (origins, gateway) = two(", timeout = \"50ms\"", Reply::status(200), Reply::never()).await;
+    let (origins, gateway) = two(", timeout = \"400ms\"", Reply::status(200), Reply::never()).await;
     wait_served_by(&gateway, "A").await;
     assert!(gateway.stderr().contains("no answer in time"), "{}", gateway.stderr());
     // Every abandoned check closes its connection.
@@ -123,7 +118,7 @@ async fn fewer_successes_in_a_row_than_rise_bring_nobody_back() {
 #[tokio::test]
 async fn a_tcp_check_sees_an_endpoint_die_and_return() {
     let mut origins = lettered::<2>().await;
-    let check = "health = { tcp = { every = \"20ms\", rise = 1, fall = 2 } }";
+    let check = "health = { tcp = { every = \"20ms\", timeout = \"10s\", rise = 1, fall = 2 } }";
     let gateway = App::of(&origins).upstream(check).start().await;
     for _ in 0..2 {
         wait_served_by(&gateway, "AB").await;

@@ -40,6 +40,13 @@ fn checked(letter: &str, health: Reply) -> Script {
     })
 }
 
+/// A check by GET /healthz, often, with these keys besides. It takes its time: on a busy machine a check that
+/// is late must not count as a failure.
+fn http_check(keys: &str) -> String {
+    let timeout = if keys.contains("timeout") { "" } else { ", timeout = \"10s\"" };
+    format!("health = {{ http = {{ path = \"/healthz\", every = \"20ms\"{timeout}{keys} }} }}")
+}
+
 /// An endpoint with more keys, as a document writes it: `weight = 3`.
 fn endpoint(origin: &Origin, keys: &str) -> String {
     let comma = if keys.is_empty() { "" } else { ", " };

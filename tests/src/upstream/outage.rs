@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sluice_testkit::{Gateway, Load, Origin, Reply, Signal, Wire, eventually, http};
+use sluice_testkit::{Gateway, Load, LoadTask, Origin, Reply, Signal, Wire, eventually, http};
 use tokio::task::JoinHandle;
 
 use super::{App, Client, endpoint, lettered, share};
@@ -36,6 +36,12 @@ async fn kill(process: &mut Gateway) {
     process.wait_exit().await;
 }
 
+/// Waits until a load has had so many more answers.
+async fn wait_load(load: &LoadTask, more: usize) {
+    let before = load.answered();
+    eventually("answers", async || (load.answered() >= before + more).then_some(())).await;
+}
+
 /// POST requests without a pause, over so many connections.
 struct Posts {
     stopped: Arc<AtomicBool>,
@@ -47,18 +53,8 @@ struct Posts {
 impl Posts {
     fn start(address: SocketAddr, connections: usize) -> Posts {
         let (stopped, right, wrong) = <(Arc<AtomicBool>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
-        let lanes = (0..connections).map(|_| {
-            let (stopped, right, wrong) = (stopped.clone(), right.clone(), wrong.clone());
-            tokio::spawn(async move {
-                let mut wire = Wire::connect(address).await;
-                while !stopped.load(Ordering::Relaxed) {
-                    wire.send(http::request_bytes(address, "POST", "/", &[], b"order")).await;
-                    let count = if wire.answer().await.status == 200 { &right } else { &wrong };
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-        });
-        let lanes = lanes.collect();
+        let lane = || lane(address, Arc::clone(&stopped), [&right, &wrong].map(Arc::clone));
+        let lanes = (0..connections).map(|_| tokio::spawn(lane())).collect();
         Posts { stopped, right, wrong, lanes }
     }
 
@@ -82,21 +78,26 @@ impl Posts {
     }
 }
 
+async fn lane(address: SocketAddr, stopped: Arc<AtomicBool>, [right, wrong]: [Arc<AtomicUsize>; 2]) {
+    let mut wire = Wire::connect(address).await;
+    while !stopped.load(Ordering::Relaxed) {
+        wire.send(http::request_bytes(address, "POST", "/", &[], b"order")).await;
+        let count = if wire.answer().await.status == 200 { &right } else { &wrong };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 #[tokio::test]
 async fn r5_a_killed_endpoint_costs_idempotent_requests_nothing() {
     let (mut processes, gateway) = three("").await;
     let load = Load { connections: 6, requests: usize::MAX, ..Load::default() };
     let load = load.start(gateway.address("web"));
-    for _ in 0..2 {
-        for process_at in 0..3 {
-            let address = processes[process_at].address("web").to_string();
-            let before = load.answered();
-            eventually("load", async || (load.answered() > before + 100).then_some(())).await;
-            kill(&mut processes[process_at]).await;
-            let before = load.answered();
-            eventually("load on the others", async || (load.answered() > before + 200).then_some(())).await;
-            processes[process_at] = process(&super::letter(process_at), &address).await;
-        }
+    for at in [0, 1, 2, 0, 1, 2] {
+        let address = processes[at].address("web").to_string();
+        wait_load(&load, 100).await;
+        kill(&mut processes[at]).await;
+        wait_load(&load, 200).await;
+        processes[at] = process(&super::letter(at), &address).await;
     }
     load.finish().await.assert_clean();
 }
@@ -126,9 +127,10 @@ async fn a_killed_endpoint_is_back_within_one_health_interval() {
     kill(&mut processes[2]).await;
     eventually("the check's verdict", async || gateway.stderr().contains("state=unhealthy").then_some(()))
         .await;
+    // Those that were under way when it was given.
+    wait_load(&load, 50).await;
     let before = tried().await;
-    let answered = load.answered();
-    eventually("load on the others", async || (load.answered() > answered + 200).then_some(())).await;
+    wait_load(&load, 200).await;
     assert_eq!(tried().await, before, "it is left alone");
     processes[2] = process("C", &address).await;
     let returned = Instant::now();
@@ -165,6 +167,10 @@ async fn an_endpoint_that_restarts_between_two_checks_is_back_with_the_next_one(
     let address = processes[2].address("web").to_string();
     let of_it = format!("endpoint=\"{address}\"");
     let tried = async || gateway.metric("sluice_upstream_attempts_total", &[&of_it]).await;
+    eventually("the first checks", async || {
+        (gateway.stderr().matches("state=healthy").count() == 3).then_some(())
+    })
+    .await;
     let mut client = Client::of(&gateway).await;
     kill(&mut processes[2]).await;
     // Traffic finds out and leaves it alone, for thirty seconds by default; its checks never fail often enough.
@@ -215,8 +221,7 @@ async fn reloads_and_an_outage_at_the_same_time_lose_nothing() {
             _ => {}
         }
         assert_eq!(gateway.reload(&documents[turn % 3]).await.status, 200);
-        let before = load.answered();
-        eventually("load", async || (load.answered() > before + 30).then_some(())).await;
+        wait_load(&load, 30).await;
     }
     load.finish().await.assert_clean();
 }
@@ -233,10 +238,9 @@ mod with_peers {
         let gateway = App::with(endpoints).start().await;
         let load = Load { connections: 4, requests: usize::MAX, body: Some("x".into()), ..Load::default() };
         let load = load.start(gateway.address("web"));
-        eventually("load", async || (load.answered() > 200).then_some(())).await;
+        wait_load(&load, 200).await;
         nginx.kill().await;
-        let before = load.answered();
-        eventually("load on the other", async || (load.answered() > before + 300).then_some(())).await;
+        wait_load(&load, 300).await;
         load.finish().await.assert_clean();
     }
 }
