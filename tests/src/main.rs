@@ -25,3 +25,5 @@ mod reload;
 #[cfg(feature = "gateway")]
 mod smoke;
 mod tidy;
+#[cfg(feature = "gateway")]
+mod upstream;
