@@ -21,7 +21,11 @@ mod http;
 #[cfg(feature = "gateway")]
 mod malformed;
 #[cfg(feature = "gateway")]
+mod protocol;
+#[cfg(feature = "gateway")]
 mod reload;
+#[cfg(feature = "gateway")]
+mod setup;
 #[cfg(feature = "gateway")]
 mod smoke;
 mod tidy;
