@@ -214,8 +214,10 @@ impl Forward {
         (persist, choice): (Persist, Choice),
     ) -> Attempt {
         let endpoint = &local.shared.endpoints[choice.index];
-        if self.host == HostConfig::Endpoint {
-            request.head.fields.set(NameId::Host, endpoint.address.as_bytes());
+        match &self.host {
+            HostConfig::Preserve => {}
+            HostConfig::Endpoint => request.head.fields.set(NameId::Host, endpoint.address.as_bytes()),
+            HostConfig::Set(host) => request.head.fields.set(NameId::Host, host.as_bytes()),
         }
         let started = scene.world.clock.now();
         let record = Recorder { scene, local, index: choice.index, admission: choice.admission, done: false };
