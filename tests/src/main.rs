@@ -15,6 +15,8 @@ mod documents;
 #[cfg(feature = "gateway")]
 mod examples;
 #[cfg(feature = "gateway")]
+mod filters;
+#[cfg(feature = "gateway")]
 mod forward;
 #[cfg(feature = "gateway")]
 mod http;
@@ -24,6 +26,8 @@ mod malformed;
 mod protocol;
 #[cfg(feature = "gateway")]
 mod reload;
+#[cfg(feature = "gateway")]
+mod routing;
 #[cfg(feature = "gateway")]
 mod setup;
 #[cfg(feature = "gateway")]

@@ -21,7 +21,7 @@ pub(crate) struct Lines<'a> {
 
 impl Lines<'_> {
     /// The document.
-    pub fn document(&self, endpoints: &[SocketAddr]) -> String {
+    pub(crate) fn document(&self, endpoints: &[SocketAddr]) -> String {
         let Lines { listener, route, forward, upstream, more } = self;
         let endpoints: Vec<String> = endpoints.iter().map(|address| format!("\"{address}\"")).collect();
         let endpoints = endpoints.join(", ");
@@ -34,7 +34,7 @@ impl Lines<'_> {
     }
 
     /// A gateway with this document.
-    pub async fn start(&self, endpoints: &[SocketAddr]) -> Gateway {
+    pub(crate) async fn start(&self, endpoints: &[SocketAddr]) -> Gateway {
         Gateway::start(&self.document(endpoints)).await
     }
 }
