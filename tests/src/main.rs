@@ -15,6 +15,8 @@ mod documents;
 #[cfg(feature = "gateway")]
 mod examples;
 #[cfg(feature = "gateway")]
+mod explain;
+#[cfg(feature = "gateway")]
 mod filters;
 #[cfg(feature = "gateway")]
 mod forward;
@@ -22,6 +24,8 @@ mod forward;
 mod http;
 #[cfg(feature = "gateway")]
 mod malformed;
+#[cfg(feature = "gateway")]
+mod observe;
 #[cfg(feature = "gateway")]
 mod protocol;
 #[cfg(feature = "gateway")]

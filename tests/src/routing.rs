@@ -252,7 +252,7 @@ async fn source_listener_and_expression_are_conditions() {
         + &route("inside", "listeners = [\"inside\"], path = \"/in\"")
         + &route(
             "when",
-            "when = 'request.headers[\"x-beta\"] == \"1\" && request.query.v in [\"1\", \"2\"]'",
+            "path = \"/when\", when = 'request.headers[\"x-beta\"] == \"1\" && request.query.v in [\"1\", \"2\"]'",
         );
     let document = base("") + "[listeners.inside]\naddress = \"127.0.0.1:0\"\n\n" + &routes;
     let gateway = Gateway::start(&document).await;
