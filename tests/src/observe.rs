@@ -87,7 +87,7 @@ async fn outcomes_attempts_and_endpoints_tell_what_happened() {
     }
     let mut wire = Wire::connect(gateway.address("web")).await;
     wire.send("nonsense\r\n\r\n").await.answer().await;
-    origin.set_script(Reply::ok("0123456789").cut_after(60));
+    origin.set_script(Reply::ok("0123456789").cut_after(50));
     let mut wire = Wire::connect(gateway.address("web")).await;
     wire.send("GET /up HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.read_to_end().await;
     let lines = json_lines(&gateway, 5).await;
@@ -95,9 +95,14 @@ async fn outcomes_attempts_and_endpoints_tell_what_happened() {
         .iter()
         .map(|line| (line["outcome"].as_str().unwrap(), line["http.response.status_code"].as_u64().unwrap()))
         .collect();
-    let expected = [("completed", 200), ("answered", 200), ("no-route", 404), ("bad-request", 400)];
-    assert_eq!(told[..4], expected);
-    assert_eq!(told[4].0, if told[4].1 == 200 { "upstream-incomplete" } else { "upstream-reset" });
+    let expected = [
+        ("completed", 200),
+        ("answered", 200),
+        ("no-route", 404),
+        ("bad-request", 400),
+        ("upstream-incomplete", 200),
+    ];
+    assert_eq!(told, expected);
     assert_eq!((&lines[0]["attempts"], &lines[1]["attempts"]), (&2.into(), &0.into()));
     assert_eq!(lines[0]["endpoint"], origin.address().to_string(), "the endpoint that answered");
     assert_eq!(
