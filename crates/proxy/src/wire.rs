@@ -191,7 +191,7 @@ pub struct Sender {
     /// Content still owed under `Framing::Length`.
     owed: u64,
     /// A frame that was pulled while the one before it was being framed.
-    next: Option<Frame>,
+    next: Option<Result<Frame, BodyError>>,
     state: State,
     /// Content bytes handed to the socket or about to be.
     pub sent: u64,
@@ -277,7 +277,7 @@ impl Sender {
     /// Puts the next piece of the body into the outbox, and the end with it when it is known.
     fn poll_load(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         let frame = match self.next.take() {
-            Some(frame) => Some(Ok(frame)),
+            Some(frame) => Some(frame),
             None => ready!(body.poll_frame(cx)),
         };
         match frame {
@@ -306,8 +306,7 @@ impl Sender {
                         self.outbox.end = CHUNK_END_AND_LAST;
                         self.state = State::Done;
                     }
-                    Poll::Ready(Some(Ok(frame))) => self.next = Some(frame),
-                    Poll::Ready(Some(Err(error))) => return Err(error),
+                    Poll::Ready(Some(frame)) => self.next = Some(frame),
                     Poll::Pending => {}
                 }
             }

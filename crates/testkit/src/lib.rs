@@ -27,7 +27,7 @@ pub use deadline::{DEADLINE, eventually, within};
 pub use gateway::{Gateway, Reloaded, Signal, metrics_of};
 pub use load::{Load, LoadReport, LoadTask};
 pub use message::{Answer, Fields, Received};
-pub use origin::{Origin, Reply, Script};
+pub use origin::{ManualOrigin, Origin, Reply, Script};
 pub use peer::{Peer, free_port};
 pub use program::{Finished, Program, sluice};
 pub use scratch::Scratch;

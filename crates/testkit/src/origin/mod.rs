@@ -3,6 +3,7 @@
 //! Promise: it records the exact bytes that came, counts connections, and does on the wire exactly what its
 //! script says ("503 twice, then 200", "reset after 10 bytes", "never answer").
 
+mod manual;
 mod reply;
 mod serve;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use manual::ManualOrigin;
 pub use reply::{Reply, Script};
 
 use crate::deadline::eventually;

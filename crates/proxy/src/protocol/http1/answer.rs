@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 
 use sluice_http::h1::{self, Framing, Persist};
-use sluice_http::{Body, Method, RequestHead, Response, ResponseHead, Version};
+use sluice_http::{Body, Method, NameId, RequestHead, Response, ResponseHead, Version};
 
 use super::conn::Rest;
 use super::{Next, Session};
@@ -71,7 +71,14 @@ impl<'a> Writing<'a> {
 
     /// Sends the answer.
     pub(super) async fn response(&mut self, exchange: &mut Exchange, response: Response) -> Next {
-        let Response { head, body } = response;
+        let Response { mut head, body } = response;
+        if self.method == Method::Head
+            && let Body::Full(content) = &body
+            && !head.fields.contains(NameId::ContentLength)
+        {
+            // Our own answers to HEAD tell the length of what GET would get, as an endpoint's do.
+            head.fields.append(NameId::ContentLength, content.len().to_string().as_bytes());
+        }
         exchange.status = head.status;
         if let Outcome::Failed(failure) = exchange.outcome
             && failure.row().connection == Connection::Close

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use sluice_http::h1::{self, Expectation, Framing};
-use sluice_http::{Request, RequestHead};
+use sluice_http::{Request, RequestHead, Version};
 
 use super::answer::{Ended, Writing};
 use super::conn::{Expects, NoHead};
@@ -123,7 +123,12 @@ async fn respond(
     running: &Rc<Running>,
     (exchange, request, writing): (&mut Exchange, &mut Request, &mut Writing<'_>),
 ) -> Next {
-    let interim = |head| session.conn.interim(head);
+    let knows_interims = request.head.version != Version::Http10;
+    let interim = |head| {
+        if knows_interims {
+            session.conn.interim(head);
+        }
+    };
     let scene = Scene { worker: &session.worker, running, listener, interim: &interim };
     let handled = {
         // Pinned where it was made: a future of this size is not moved about.
