@@ -43,11 +43,9 @@ impl<'a> Page<'a> {
     fn section(&mut self, place: &str, object: &'a Value) {
         match place {
             "" => self.text.push_str("## The document\n\n"),
-            _ if place.contains(['.', '[']) => {
-                let _ = writeln!(self.text, "### `{place}`\n");
-            }
             _ => {
-                let _ = writeln!(self.text, "## `{place}`\n");
+                let below = place.trim_end_matches("[]").trim_end_matches(".NAME").contains('.');
+                let _ = writeln!(self.text, "{} `{place}`\n", if below { "###" } else { "##" });
             }
         }
         if let Some(about) = object["description"].as_str() {
@@ -195,7 +193,8 @@ fn tag(choice: &Value) -> Option<(&str, &Value)> {
 
 /// Whether it is a table that holds no key.
 fn is_empty(value: &Value) -> bool {
-    value["additionalProperties"] == false && value["properties"].as_object().is_none_or(|keys| keys.is_empty())
+    value["additionalProperties"] == false
+        && value["properties"].as_object().is_none_or(|keys| keys.is_empty())
 }
 
 /// Whether the choices are told in a line: none is a table named by its key.
@@ -214,6 +213,10 @@ fn either(all: impl Iterator<Item = String>) -> String {
         if !words.contains(&word) {
             words.push(word);
         }
+    }
+    // A whole number is a number.
+    if words.iter().any(|word| word == "number") {
+        words.retain(|word| word != "whole number");
     }
     match words.split_last() {
         Some((last, most)) if !most.is_empty() => format!("{} or {last}", most.join(", ")),
@@ -299,6 +302,6 @@ mod tests {
         }
         assert_eq!(page.matches("\n## `web`\n").count(), 1);
         let (web, how) = (page.find("## `web`"), page.find("### `web.how`"));
-        assert!(web < how && how < page.find("### `named.NAME`"), "{page}");
+        assert!(web < how && how < page.find("\n## `named.NAME`"), "{page}");
     }
 }
