@@ -256,7 +256,7 @@ async fn r16_counts_return_to_zero_after_many_exchanges_also_broken_ones() {
     load.run(gateway.address("web")).await.assert_clean();
     for _ in 0..20 {
         let mut wire = Wire::connect(gateway.address("web")).await;
-        wire.send("GET /cut HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        wire.send("GET /cut HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
         wire.read_to_end().await;
     }
     eventually("no open exchange and no open connection", async || {

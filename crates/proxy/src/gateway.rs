@@ -3,12 +3,14 @@
 //! Promise: [`Control::apply`] is all or nothing: a document with any problem changes nothing; one without
 //! is live on every worker when it returns. Start, signal, file watch and admin endpoint all go through it.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sluice_traffic::breaker::Change;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::check::check;
@@ -19,6 +21,7 @@ use crate::observe::metrics::{Registry, Reload};
 use crate::problem::{At, Problems};
 use crate::snapshot::{self, Snapshot};
 use crate::upstream::live::Live;
+use crate::upstream::{Events, Upstream};
 use crate::worker::{self, Order};
 use crate::world::Clock;
 
@@ -48,17 +51,30 @@ impl Gateway {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Asks every worker to give up its idle connections to an endpoint.
-    pub fn shed(&self, live: &Arc<Live>) {
+    /// Notes a change that was refused; the control side calls it also for texts that are no document.
+    pub fn note_refused(&self) {
+        self.registry.reloaded(Reload::Refused, self.clock.wall());
+    }
+}
+
+impl Events for Gateway {
+    fn shed(&self, live: &Arc<Live>) {
         for mailbox in &self.mailboxes {
             // A worker that has ended has no connections.
             let _ = mailbox.send(Order::Shed(Arc::clone(live)));
         }
     }
 
-    /// Notes a change that was refused; the control side calls it also for texts that are no document.
-    pub fn note_refused(&self) {
-        self.registry.reloaded(Reload::Refused, self.clock.wall());
+    fn breaker_changed(&self, upstream: &Upstream, index: usize, change: Change) {
+        let endpoint = &upstream.endpoints[index].address;
+        let change = match change {
+            Change::Opened => "opened",
+            Change::HalfOpened => "half-opened",
+            Change::Closed => "closed",
+        };
+        let fields: [(&str, &dyn Display); 3] =
+            [("upstream", &upstream.name), ("endpoint", endpoint), ("change", &change)];
+        self.diagnostics.info("breaker changed", &fields);
     }
 }
 
@@ -188,10 +204,10 @@ impl Control {
         while !self.threads.iter().all(JoinHandle::is_finished) {
             poll.tick().await;
         }
-        if let Some(log) = &self.gateway.snapshot().log {
-            if let Err(error) = log.close(Duration::from_secs(5)) {
-                self.gateway.diagnostics.warn("the access log is not complete", &[("error", &error)]);
-            }
+        let closed =
+            self.gateway.snapshot().log.as_ref().map_or(Ok(()), |log| log.close(Duration::from_secs(5)));
+        if let Err(error) = closed {
+            self.gateway.diagnostics.warn("the access log is not complete", &[("error", &error)]);
         }
     }
 

@@ -45,10 +45,11 @@ impl Tunnel {
     pub async fn run(mut self, session: &Session, listener: &LocalListener) {
         let idle = listener.shared.timeouts.idle;
         let (mut up, mut down) = (Way::new(), Way::new());
-        let mut client = session.conn.link.borrow_mut();
         let endpoint = &mut self.connection.link;
+        let conn = &session.conn;
+        // Either end may break: there is nobody left to tell.
         let _ = poll_fn(|cx| {
-            let client = &mut *client;
+            let client = &mut *conn.link.borrow_mut();
             let up_done = up.poll(client, endpoint, idle, cx)?;
             let down_done = down.poll(endpoint, client, idle, cx)?;
             match (up_done, down_done) {
@@ -73,30 +74,21 @@ impl Way {
         cx: &mut Context<'_>,
     ) -> io::Result<Poll<()>> {
         loop {
-            if let Poll::Pending = to.poll_flush(&mut self.outbox, idle, cx)? {
+            if to.poll_flush(&mut self.outbox, idle, cx)?.is_pending() {
                 return Ok(Poll::Pending);
             }
             match self.phase {
                 Phase::Ended => return Ok(Poll::Ready(())),
-                Phase::Ending => {
-                    if let Poll::Pending = Pin::new(&mut to.stream).poll_shutdown(cx)? {
-                        return Ok(Poll::Pending);
-                    }
-                    self.phase = Phase::Ended;
+                Phase::Ending if Pin::new(&mut to.stream).poll_shutdown(cx)?.is_pending() => {
+                    return Ok(Poll::Pending);
                 }
-                Phase::Flowing => {
-                    if from.buffer.is_empty() {
-                        match from.poll_fill_within(idle, cx)? {
-                            Poll::Pending => return Ok(Poll::Pending),
-                            Poll::Ready(0) => {
-                                self.phase = Phase::Ending;
-                                continue;
-                            }
-                            Poll::Ready(_) => {}
-                        }
-                    }
-                    self.outbox.put(from.buffer.split().freeze());
-                }
+                Phase::Ending => self.phase = Phase::Ended,
+                Phase::Flowing if from.buffer.is_empty() => match from.poll_fill_within(idle, cx)? {
+                    Poll::Pending => return Ok(Poll::Pending),
+                    Poll::Ready(0) => self.phase = Phase::Ending,
+                    Poll::Ready(_) => {}
+                },
+                Phase::Flowing => self.outbox.put(from.buffer.split().freeze()),
             }
         }
     }

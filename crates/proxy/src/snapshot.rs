@@ -17,12 +17,12 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::config::document::Document;
-use crate::config::model::Model;
-use crate::listener::{Bound, ListenerPolicy, bind};
+use crate::config::model::{ListenerPolicy, Model};
 use crate::observe::access_log::AccessLog;
 use crate::observe::diagnostic::Diagnostics;
 use crate::observe::metrics::Registry;
 use crate::problem::{At, Problems};
+use crate::sockets::{self, Bound};
 use crate::upstream::affinity::By;
 use crate::upstream::config::{EndpointPolicy, Policy};
 use crate::upstream::{Endpoint, Upstream};
@@ -188,7 +188,7 @@ fn listeners(
             listeners.push((Arc::clone(policy), Arc::clone(bound)));
             continue;
         }
-        match bind::bind(policy.address, workers) {
+        match sockets::bind(policy.address, workers) {
             Ok(bound) => {
                 let address = bound[0].local_addr().unwrap_or(policy.address);
                 listeners.push((Arc::clone(policy), Bound::new(policy.address, address)));

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluice_http::RequestHead;
 use tokio::sync::{mpsc, oneshot};
@@ -108,16 +108,16 @@ pub fn run(
     runtime.block_on(async move {
         let seed = gateway.seed.wrapping_add((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let world = World::new(gateway.clock, seed);
-        let worker = Worker::start(gateway, index, world, snapshot);
+        let worker = Worker::start(gateway, index, world, &snapshot);
         worker.obey(mailbox).await;
     });
     Ok(())
 }
 
 impl Worker {
-    fn start(gateway: Arc<Gateway>, index: usize, world: Rc<World>, snapshot: Arc<Snapshot>) -> Rc<Worker> {
+    fn start(gateway: Arc<Gateway>, index: usize, world: Rc<World>, snapshot: &Arc<Snapshot>) -> Rc<Worker> {
         let empty = Running {
-            snapshot: Arc::clone(&snapshot),
+            snapshot: Arc::clone(snapshot),
             upstreams: Vec::new(),
             routes: Vec::new(),
             unrouted: gateway.registry.route(index, ""),
@@ -149,12 +149,12 @@ impl Worker {
         &self,
         head: Option<&RequestHead>,
         peer: SocketAddr,
-        policy: &forwarded::Policy,
+        (policy, now): (&forwarded::Policy, Instant),
     ) -> String {
         let given = head.and_then(|head| forwarded::request_id(peer, head, policy));
         given.map_or_else(
             || {
-                let millis = self.world.clock.unix().as_millis() as u64;
+                let millis = self.world.unix(now).as_millis() as u64;
                 self.world.random(|rng| request_id::uuid_v7(millis, (rng.next(), rng.next())))
             },
             str::to_owned,
@@ -220,6 +220,7 @@ impl Worker {
     }
 
     fn sweep(&self) {
+        self.world.set_wall();
         let now = self.world.clock.now();
         self.running.borrow().upstreams.iter().for_each(|upstream| upstream.sweep(now));
         self.flush();

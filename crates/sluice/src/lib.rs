@@ -12,5 +12,4 @@ mod explain;
 mod reference;
 mod reload;
 mod run;
-mod status;
 mod watch;

@@ -5,7 +5,7 @@
 //!
 //! Signals: HUP reloads, USR1 reopens logs, TERM and INT drain, a second INT ends at once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,12 +14,13 @@ use sluice_proxy::config::Source;
 use sluice_proxy::gateway::{Control, Gateway};
 use sluice_proxy::observe::diagnostic::{Diagnostics, Layout, Level};
 use sluice_proxy::observe::metrics::Format;
+use sluice_proxy::status;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cli::{Exit, LogFormat, RunArgs, complain, say};
 use crate::documents::{self, Unusable};
-use crate::{status, watch};
+use crate::watch;
 
 /// Where a gateway's document comes from.
 pub(crate) enum Origin {
@@ -88,6 +89,8 @@ async fn live(origin: Origin, format: LogFormat, hints: &dyn Fn(&str) -> Vec<Str
         }
     };
     let (requests, inbox) = mpsc::channel(16);
+    // Watched before it is read: a change in between is not missed.
+    let watcher = origin.path().and_then(|path| watch::start(path, requests.clone(), &diagnostics));
     let (mut keeper, admin) = match Keeper::start(origin, diagnostics).await {
         Ok(started) => started,
         Err(unusable) => return unusable.complain(),
@@ -95,11 +98,9 @@ async fn live(origin: Origin, format: LogFormat, hints: &dyn Fn(&str) -> Vec<Str
     greet(&keeper.control, admin.as_ref(), hints);
     let (stop, stopped) = oneshot::channel::<()>();
     if let Some(listener) = admin {
-        let endpoints =
-            Arc::new(Endpoints { gateway: Arc::clone(&keeper.control.gateway), requests: requests.clone() });
+        let endpoints = Arc::new(Endpoints { gateway: Arc::clone(&keeper.control.gateway), requests });
         serve_admin(listener, endpoints, stopped, keeper.diagnostics.clone());
     }
-    let watcher = keeper.path().and_then(|path| watch::start(path, requests, &keeper.diagnostics));
     let exit = keeper.obey(inbox, &mut signals).await;
     drop(watcher);
     // The admin endpoints answered "draining" until here.
@@ -176,13 +177,6 @@ impl Keeper {
         Ok((keeper, admin))
     }
 
-    fn path(&self) -> Option<PathBuf> {
-        match &self.origin {
-            Origin::File(path) => Some(path.clone()),
-            Origin::Text(_) => None,
-        }
-    }
-
     /// Obeys signals and requests until the process ends.
     async fn obey(&mut self, mut inbox: mpsc::Receiver<Request>, signals: &mut Signals) -> Exit {
         loop {
@@ -250,7 +244,7 @@ impl Keeper {
         let reloaded = self.try_reload().await;
         match &reloaded {
             Ok(revision) => {
-                self.diagnostics.info("configuration applied", &[("revision", revision), ("asked_by", &why)])
+                self.diagnostics.info("configuration applied", &[("revision", revision), ("asked_by", &why)]);
             }
             Err(unusable) => {
                 let message = "configuration refused, what ran before runs on";
@@ -280,11 +274,15 @@ impl Origin {
         }
     }
 
-    fn folder(&self) -> Option<&std::path::Path> {
+    fn path(&self) -> Option<&Path> {
         match self {
-            Origin::File(path) => path.parent(),
+            Origin::File(path) => Some(path),
             Origin::Text(_) => None,
         }
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        self.path().and_then(Path::parent)
     }
 }
 

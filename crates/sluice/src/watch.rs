@@ -2,7 +2,7 @@
 //!
 //! The folder is watched, not the file: editors replace files, and Kubernetes swaps a link beside them.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -17,7 +17,7 @@ const QUIET: Duration = Duration::from_millis(100);
 /// Watches; ends when what it gives is dropped. A folder that cannot be watched is told to the operator:
 /// SIGHUP still works.
 pub(crate) fn start(
-    path: PathBuf,
+    path: &Path,
     requests: mpsc::Sender<Request>,
     diagnostics: &Diagnostics,
 ) -> Option<RecommendedWatcher> {
@@ -28,8 +28,7 @@ pub(crate) fn start(
             let _ = events.try_send(());
         }
     };
-    let folder =
-        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let watcher = notify::recommended_watcher(handler)
         .and_then(|mut watcher| watcher.watch(folder, RecursiveMode::NonRecursive).map(|()| watcher));
     match watcher {

@@ -54,7 +54,9 @@ const STOREYS: &[&[&str]] = &[
         "world",
         "closest",
         "percent",
+        "field_values",
         "request_id",
+        "sockets",
         "wire",
         "template",
         "expression",
@@ -69,7 +71,17 @@ const STOREYS: &[&[&str]] = &[
     &["route"],
     &["config"],
     &["snapshot"],
-    &["gateway", "pipeline", "relay", "protocol", "listener", "worker", "health/monitor"],
+    &[
+        "gateway",
+        "pipeline",
+        "relay",
+        "protocol",
+        "listener",
+        "worker",
+        "health/monitor",
+        "explain",
+        "status",
+    ],
 ];
 const SIBLINGS: usize = 3;
 

@@ -4,27 +4,27 @@
 //! policy allows it; never to an endpoint that was tried; never beyond the retry budget. One resend over a
 //! fresh connection is free when a pooled connection turns out stale.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::h1::{self, Limits, Persist};
 use sluice_http::{Body, NameId, Request, Response, ResponseHead};
-use sluice_traffic::Verdict;
 use sluice_traffic::breaker::Admission;
 use sluice_traffic::retry::{self, Sent};
 use sluice_traffic::selection::Tried;
 
+use super::Scene;
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Retry};
-use crate::pipeline::Scene;
 use crate::problem::{At, Problems};
 use crate::upstream::Local;
 use crate::upstream::connection::{Care, Connection, Origin, dial};
 use crate::upstream::live::InFlight;
-use crate::upstream::pick::Choice;
+use crate::upstream::pick::{Came, Choice};
 use crate::upstream::send::{self, Answer, Lost, Terms};
 use crate::value::Period;
 
@@ -150,17 +150,18 @@ impl Forward {
         exchange: &mut Exchange,
         request: &mut Request,
     ) -> Result<Forwarded, Failure> {
-        let local = &scene.running.upstreams[self.upstream];
+        let local = &scene.upstreams[self.upstream];
         exchange.upstream = Arc::clone(&local.shared.name);
         let persist = self.persist(request);
         let mut tried = Tried::default();
-        local.deposit(scene.world.clock.moment(exchange.started));
+        let started = exchange.started;
+        local.deposit(scene.world.clock.moment(started));
+        let attempts = pin!(self.attempts(scene, local, exchange, request, (persist, &mut tried)));
         match self.timeout {
-            None => self.attempts(scene, local, exchange, request, (persist, &mut tried)).await,
+            None => attempts.await,
             Some(timeout) => {
                 let deadline = scene.world.timers.deadline();
-                deadline.set(exchange.started, timeout);
-                let attempts = self.attempts(scene, local, exchange, request, (persist, &mut tried));
+                deadline.set(started, timeout);
                 deadline.limit(attempts).await.unwrap_or(Err(Failure::ExchangeTimeout))
             }
         }
@@ -184,8 +185,9 @@ impl Forward {
     ) -> Result<Forwarded, Failure> {
         let mut last = None;
         loop {
-            let now = scene.world.clock.moment(scene.world.clock.now());
-            let choice = match local.pick(scene.world, &exchange.facts(&request.head), tried, now) {
+            let now = scene.world.clock.now();
+            let moment = scene.world.clock.moment(now);
+            let choice = match local.pick(scene.world, &exchange.facts(&request.head), tried, moment) {
                 Ok(choice) => choice,
                 // Nobody is left to try: the failure of the last attempt says more than "no endpoint".
                 Err(failure) => return Err(last.unwrap_or(failure)),
@@ -193,7 +195,7 @@ impl Forward {
             tried.insert(choice.index);
             exchange.attempts += 1;
             exchange.endpoint = Arc::clone(&local.shared.endpoints[choice.index].address);
-            let attempt = self.attempt(scene, local, exchange, request, (persist, choice)).await;
+            let attempt = self.attempt(scene, local, exchange, request, (persist, choice, now)).await;
             if !self.again(scene, local, exchange, request, &attempt) {
                 return self.settle(exchange, attempt);
             }
@@ -211,24 +213,29 @@ impl Forward {
         local: &Rc<Local>,
         exchange: &mut Exchange,
         request: &mut Request,
-        (persist, choice): (Persist, Choice),
+        (persist, choice, started): (Persist, Choice, Instant),
     ) -> Attempt {
         let endpoint = &local.shared.endpoints[choice.index];
-        if self.host == HostConfig::Endpoint {
-            request.head.fields.set(NameId::Host, endpoint.address.as_bytes());
+        match &self.host {
+            HostConfig::Preserve => {}
+            HostConfig::Endpoint => request.head.fields.set(NameId::Host, endpoint.address.as_bytes()),
+            HostConfig::Set(host) => request.head.fields.set(NameId::Host, host.as_bytes()),
         }
-        let started = scene.world.clock.now();
+        let mut now = started;
         let record = Recorder { scene, local, index: choice.index, admission: choice.admission, done: false };
         let mut stale_allowed = true;
         let result = loop {
-            let (connection, origin) = match connect(scene, local, choice.index, request, stale_allowed).await
-            {
-                Ok(pair) => pair,
-                Err(failure) => break Err(Lost { failure, sent: Sent::Nothing }),
-            };
-            exchange.phases.connected = scene.world.clock.now().saturating_duration_since(exchange.started);
+            let (connection, origin) =
+                match connect(scene, local, choice.index, request, (stale_allowed, started)).await {
+                    Ok(pair) => pair,
+                    Err(failure) => break Err(Lost { failure, sent: Sent::Nothing }),
+                };
+            if origin == Origin::Fresh {
+                now = scene.world.clock.now();
+            }
+            exchange.phases.connected = now.saturating_duration_since(exchange.started);
             let guard = InFlight::begin(&endpoint.live);
-            let terms = self.terms(scene, local, choice.index);
+            let terms = terms(scene, local, choice.index, now);
             let result = send::exchange(connection, request, persist, guard, &terms).await;
             match result {
                 Err(lost) if origin == Origin::Reused && may_resend(request, lost) => stale_allowed = false,
@@ -239,26 +246,8 @@ impl Forward {
         if result.is_ok() {
             exchange.phases.first_byte = ended.saturating_duration_since(exchange.started);
         }
-        record.note(&result, ended.saturating_duration_since(started));
+        record.note(&result, started, ended);
         Attempt { choice, result }
-    }
-
-    fn terms<'a>(&self, scene: &'a Scene<'_>, local: &'a Rc<Local>, index: usize) -> Terms<'a> {
-        let timeouts = local.shared.policy.timeouts;
-        let total = timeouts.total.map(|limit| {
-            let deadline = scene.world.timers.deadline();
-            deadline.set(scene.world.clock.now(), limit);
-            Rc::new(deadline)
-        });
-        Terms {
-            timeouts,
-            limits: Limits { line: 64 * 1024, head: 128 * 1024, fields: 200 },
-            total,
-            clock: scene.world.clock,
-            pool: &local.pools[index],
-            interim: scene.interim,
-            cells: &local.cells,
-        }
     }
 
     /// Whether another endpoint is tried.
@@ -313,23 +302,45 @@ impl Forward {
     }
 }
 
+/// What an endpoint's answer head may look like: roomier than a client's request.
+const ANSWER_LIMITS: Limits = Limits { line: 64 * 1024, head: 128 * 1024, fields: 200 };
+
+fn terms<'a>(scene: &'a Scene<'_>, local: &'a Rc<Local>, index: usize, now: Instant) -> Terms<'a> {
+    let timeouts = local.shared.policy.timeouts;
+    let total = timeouts.total.map(|limit| {
+        let deadline = scene.world.timers.deadline();
+        deadline.set(now, limit);
+        Rc::new(deadline)
+    });
+    Terms {
+        timeouts,
+        limits: ANSWER_LIMITS,
+        total,
+        now,
+        clock: scene.world.clock,
+        pool: &local.pools[index],
+        interim: scene.interim,
+        cells: &local.cells,
+    }
+}
+
 /// A connection to the endpoint: a pooled one, or a new one.
 async fn connect(
     scene: &Scene<'_>,
     local: &Rc<Local>,
     index: usize,
     request: &Request,
-    pooled: bool,
+    (pooled, now): (bool, Instant),
 ) -> Result<(Box<Connection>, Origin), Failure> {
     let pool = &local.pools[index];
     let care = if request.head.method.is_idempotent() { Care::Usual } else { Care::Extra };
-    if pooled && let Some(connection) = pool.take(scene.world.clock.now(), care) {
+    if pooled && let Some(connection) = pool.take(now, care) {
         local.endpoint_cells[index].reused.add(1);
         return Ok((connection, Origin::Reused));
     }
     let endpoint = &local.shared.endpoints[index];
     let connect = local.shared.policy.timeouts.connect;
-    let connection = dial(endpoint, pool, scene.world, connect, || scene.shed(&endpoint.live)).await?;
+    let connection = dial(endpoint, pool, scene.world, connect, || scene.events.shed(&endpoint.live)).await?;
     local.endpoint_cells[index].opened.add(1);
     Ok((connection, Origin::Fresh))
 }
@@ -360,27 +371,28 @@ struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    fn note(mut self, result: &Result<Answer, Lost>, latency: Duration) {
+    fn note(mut self, result: &Result<Answer, Lost>, started: Instant, ended: Instant) {
         self.done = true;
-        let (verdict, code, latency) = match result {
-            Ok(Answer::Response(head, ..)) if head.status >= 500 => (Verdict::Failure, None, Some(latency)),
-            Ok(_) => (Verdict::Success, None, Some(latency)),
+        let latency = ended.saturating_duration_since(started);
+        let (came, code, latency) = match result {
+            Ok(Answer::Response(head, ..)) if head.status >= 500 => (Came::ServerError, None, Some(latency)),
+            Ok(_) => (Came::Answer, None, Some(latency)),
             Err(lost) if lost.failure.row().side == crate::failure::Side::Upstream => {
-                (Verdict::Failure, Some(lost.failure), None)
+                (Came::Failure, Some(lost.failure), None)
             }
-            Err(lost) => (Verdict::Ignored, Some(lost.failure), None),
+            Err(lost) => (Came::Nothing, Some(lost.failure), None),
         };
         self.local.endpoint_cells[self.index].attempted(code.map_or(Ok(()), Err));
         if let Some(latency) = latency {
             self.local.cells.latency(latency);
         }
-        self.record(verdict, latency);
+        self.record(came, latency, ended);
     }
 
-    fn record(&self, verdict: Verdict, latency: Option<Duration>) {
-        let now = self.scene.world.clock.moment(self.scene.world.clock.now());
-        if let Some(change) = self.local.record(self.index, self.admission, verdict, (now, latency)) {
-            self.scene.breaker_changed(&self.local.shared, self.index, change);
+    fn record(&self, came: Came, latency: Option<Duration>, now: Instant) {
+        let now = self.scene.world.clock.moment(now);
+        if let Some(change) = self.local.record(self.index, self.admission, came, (now, latency)) {
+            self.scene.events.breaker_changed(&self.local.shared, self.index, change);
         }
     }
 }
@@ -388,7 +400,7 @@ impl Recorder<'_> {
 impl Drop for Recorder<'_> {
     fn drop(&mut self) {
         if !self.done {
-            self.record(Verdict::Ignored, None);
+            self.record(Came::Nothing, None, self.scene.world.clock.now());
         }
     }
 }

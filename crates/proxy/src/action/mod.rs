@@ -4,6 +4,13 @@ pub mod forward;
 pub mod redirect;
 pub mod respond;
 
+use std::rc::Rc;
+
+use sluice_http::ResponseHead;
+
+use crate::upstream::{Events, Local};
+use crate::world::World;
+
 /// The action of a route.
 pub enum Action {
     /// Send it to an upstream.
@@ -12,4 +19,16 @@ pub enum Action {
     Respond(respond::Respond),
     /// Send the client elsewhere.
     Redirect(redirect::Redirect),
+}
+
+/// What an action may use of the worker it runs on.
+pub struct Scene<'a> {
+    /// Time, randomness and timers.
+    pub world: &'a Rc<World>,
+    /// The worker's part of each upstream, in the model's order.
+    pub upstreams: &'a [Rc<Local>],
+    /// Takes interim responses for the client.
+    pub interim: &'a dyn Fn(ResponseHead),
+    /// Whom to tell what concerns all workers.
+    pub events: &'a dyn Events,
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sluice_http::{Body, FieldName, NameId, RequestHead, Response, ResponseHead};
 
 use crate::exchange::Exchange;
-use crate::filter::headers::{Variables, compile_values};
+use crate::field_values::{Variables, compile_values};
 use crate::problem::{At, Problems};
 use crate::template::{Escape, Template};
 

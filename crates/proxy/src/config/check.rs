@@ -8,11 +8,10 @@ use std::time::Duration;
 use sluice_http::h1::Limits;
 
 use super::document::{Document, Listener, Route as RouteDocument};
-use super::model::{Model, Route};
+use super::model::{ListenerPolicy, ListenerTimeouts, Model, Route};
 use crate::action::Action;
 use crate::action::redirect::Redirect;
 use crate::action::respond::Respond;
-use crate::listener::{ListenerPolicy, ListenerTimeouts};
 use crate::pipeline::forwarded;
 use crate::problem::{At, Problems};
 use crate::route::{RouteSpec, Table, parse_time};

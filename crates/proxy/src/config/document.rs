@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::pipeline::forwarded::Forwarded;
 use crate::value::{ByteSize, Network, Period};
 use crate::{action, filter, observe, route, upstream};
 
@@ -92,26 +93,6 @@ pub enum Protocol {
     /// HTTP/1.0 and HTTP/1.1.
     #[default]
     Http,
-}
-
-/// What is told to endpoints about the client.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
-#[serde(deny_unknown_fields, default)]
-pub struct Forwarded {
-    /// X-Forwarded-For, -Proto, -Host and -Port. Default true.
-    pub x_forwarded: bool,
-    /// Forwarded (RFC 7239). Default false.
-    pub rfc7239: bool,
-    /// Via. Default true.
-    pub via: bool,
-    /// X-Request-Id, to the endpoint and back to the client. Default true.
-    pub request_id: bool,
-}
-
-impl Default for Forwarded {
-    fn default() -> Self {
-        Forwarded { x_forwarded: true, rfc7239: false, via: true, request_id: true }
-    }
 }
 
 /// How long things may take on a listener's connections.

@@ -1,12 +1,16 @@
 //! The model: a document that has been checked. Names are positions, texts are compiled, defaults applied;
 //! nothing in it needs the network, and nothing in it changes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_http::h1::Limits;
 
 use crate::action::Action;
 use crate::filter;
-use crate::listener::ListenerPolicy;
 use crate::observe::access_log;
+use crate::pipeline::forwarded;
 use crate::route::Table;
 use crate::upstream::config::Policy;
 
@@ -32,4 +36,38 @@ pub struct Route {
     pub filters: Vec<filter::Built>,
     /// What it does.
     pub action: Action,
+}
+
+/// A listener, checked: defaults applied.
+#[derive(Clone, Debug)]
+pub struct ListenerPolicy {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Who is believed, and what endpoints are told.
+    pub forwarded: forwarded::Policy,
+    /// Times.
+    pub timeouts: ListenerTimeouts,
+    /// Limits of heads.
+    pub limits: Limits,
+    /// The most bytes of a request body.
+    pub body_limit: u64,
+    /// The most open connections.
+    pub connections: u32,
+    /// Requests of one connection.
+    pub requests_per_connection: u32,
+}
+
+/// Times of a listener, with defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenerTimeouts {
+    /// For a head.
+    pub head: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// Without a byte of a body.
+    pub stall: Duration,
+    /// For an exchange.
+    pub total: Option<Duration>,
 }

@@ -1,6 +1,7 @@
 //! The end of an exchange: its facts go to the metrics and the access log, exactly once.
 
 use std::rc::Rc;
+use std::time::{Instant, UNIX_EPOCH};
 
 use crate::exchange::{Exchange, Outcome};
 use crate::listener::LocalListener;
@@ -8,14 +9,14 @@ use crate::observe::access_log::{Captured, Record};
 use crate::observe::metrics::Summary;
 use crate::worker::{Running, Worker};
 
-/// Notes the exchange's end. `captured` is what the access log wants of the request.
+/// Notes the exchange's end, and gives its moment. `captured` is what the access log wants of the request.
 pub fn note(
     worker: &Rc<Worker>,
     running: &Running,
     listener: &LocalListener,
     exchange: &mut Exchange,
     captured: &Captured,
-) {
+) -> Instant {
     let now = worker.world.clock.now();
     exchange.phases.total = now.saturating_duration_since(exchange.started);
     let cells = exchange.route_index.map_or(&running.unrouted, |route| &running.routes[route]);
@@ -25,6 +26,7 @@ pub fn note(
     }
     if let Some(log) = &running.log {
         let record = Record { exchange, request: captured };
-        log.borrow_mut().record(&record, worker.world.clock.wall());
+        log.borrow_mut().record(&record, UNIX_EPOCH + worker.world.unix(now));
     }
+    now
 }

@@ -12,7 +12,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use sluice_http::{Fields, NameId, RequestHead, ResponseHead, Version, host_of};
 
-use crate::config::document;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::exchange::Exchange;
 use crate::facts::Scheme;
 use crate::request_id;
@@ -20,6 +22,26 @@ use crate::value::Network;
 
 /// Our name in Via and Proxy-Status.
 pub const PSEUDONYM: &str = "sluice";
+
+/// What is told to endpoints about the client.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Forwarded {
+    /// X-Forwarded-For, -Proto, -Host and -Port. Default true.
+    pub x_forwarded: bool,
+    /// Forwarded (RFC 7239). Default false.
+    pub rfc7239: bool,
+    /// Via. Default true.
+    pub via: bool,
+    /// X-Request-Id, to the endpoint and back to the client. Default true.
+    pub request_id: bool,
+}
+
+impl Default for Forwarded {
+    fn default() -> Self {
+        Forwarded { x_forwarded: true, rfc7239: false, via: true, request_id: true }
+    }
+}
 
 /// Whom a listener trusts, and what it tells endpoints.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +51,7 @@ pub struct Policy {
     /// What is told to endpoints. Which list is believed follows from it: Forwarded when only that is told,
     /// otherwise X-Forwarded-For (and Forwarded when both are told and X-Forwarded-For is missing). A proxy
     /// that writes one of them passes the other one on as the client forged it.
-    pub forwarded: document::Forwarded,
+    pub forwarded: Forwarded,
 }
 
 impl Policy {
@@ -45,7 +67,7 @@ pub fn client(peer: SocketAddr, scheme: Scheme, head: &RequestHead, policy: &Pol
     if !policy.trusts(address) {
         return (address, scheme);
     }
-    let document::Forwarded { x_forwarded, rfc7239, .. } = policy.forwarded;
+    let Forwarded { x_forwarded, rfc7239, .. } = policy.forwarded;
     let x_listed = head.fields.contains(NameId::XForwardedFor);
     if rfc7239 && !(x_forwarded && x_listed) {
         let (said, proto) = walk(forwarded_elements(&head.fields), policy);
@@ -296,7 +318,7 @@ mod tests {
 
     fn policy(x_forwarded: bool, rfc7239: bool) -> Policy {
         let trusted = ["10.0.0.0/8", "2001:db8::/32"].map(|text| text.parse().unwrap());
-        let forwarded = document::Forwarded { x_forwarded, rfc7239, ..Default::default() };
+        let forwarded = Forwarded { x_forwarded, rfc7239, ..Default::default() };
         Policy { trusted: trusted.into(), forwarded }
     }
 
@@ -430,7 +452,7 @@ mod tests {
     #[test]
     fn what_is_not_told_is_still_not_forged() {
         let mut head = head(&[("X-Forwarded-For", "198.51.100.1"), ("Forwarded", "for=198.51.100.1")]);
-        let off = document::Forwarded { x_forwarded: false, rfc7239: false, via: false, request_id: false };
+        let off = Forwarded { x_forwarded: false, rfc7239: false, via: false, request_id: false };
         apply(&mut head, &exchange("/"), &Policy { trusted: Vec::new(), forwarded: off });
         assert_eq!(head.fields.len(), 1, "{:?}", head.fields);
     }
@@ -527,7 +549,7 @@ mod tests {
             prop_assert_eq!(found.0, "192.0.2.9");
             let mut head = head(&[("Forwarded", &list)]);
             head.fields.set(NameId::Host, host.as_bytes());
-            let both = Policy { forwarded: document::Forwarded { rfc7239: true, ..policy.forwarded }, ..policy };
+            let both = Policy { forwarded: Forwarded { rfc7239: true, ..policy.forwarded }, ..policy };
             client("10.0.0.1:1".parse().unwrap(), Scheme::Http, &head, &both);
             apply(&mut head, &exchange("/"), &both);
             let elements = head.fields.get_str(NameId::Forwarded).unwrap();

@@ -15,28 +15,22 @@ use std::sync::Arc;
 
 use problem_answer::Form;
 use sluice_http::{NameId, Request, Response, ResponseHead};
-use sluice_traffic::breaker::Change;
 
-use crate::action::Action;
 use crate::action::forward::Forwarded;
+use crate::action::{self, Action};
 use crate::config::model::Route;
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::Failure;
 use crate::filter::{self, Flow};
 use crate::listener::LocalListener;
 use crate::route::Lookup;
-use crate::upstream::Upstream;
 use crate::upstream::connection::Connection;
-use crate::upstream::live::Live;
 use crate::worker::{Running, Worker};
-use crate::world::World;
 
 /// Where an exchange takes place: nothing in it changes while the exchange lasts.
 pub struct Scene<'a> {
     /// The worker.
     pub worker: &'a Rc<Worker>,
-    /// Its time, randomness and timers.
-    pub world: &'a Rc<World>,
     /// The snapshot, with the worker's own part of it.
     pub running: &'a Rc<Running>,
     /// The listener it came through.
@@ -56,6 +50,7 @@ pub enum Handled {
 /// Handles a request. The request stays with the caller, so that what is left of its body can be dealt
 /// with after the answer. Cancel-safe in the sense that dropping it abandons the attempt at the endpoint.
 pub async fn handle(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Request) -> Handled {
+    normalize::origin_form(&mut request.head);
     let route = match find(scene, exchange, request) {
         Ok(route) => route,
         Err(failure) => return Handled::Response(fail(scene, exchange, request, failure)),
@@ -89,7 +84,7 @@ fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) ->
     exchange.path = normalize::path(request.head.path())?.into_owned();
     hops::check_loop(&request.head)?;
     let model = &scene.running.snapshot.model;
-    let now = scene.world.clock.unix().as_secs();
+    let now = scene.worker.world.unix(exchange.started).as_secs();
     match model.table.find(&exchange.facts(&request.head), now) {
         Lookup::Found { route, params } => {
             let found = &model.routes[route];
@@ -113,7 +108,15 @@ async fn act(
     request: &mut Request,
 ) -> Result<Forwarded, Failure> {
     match &route.action {
-        Action::Forward(forward) => forward.run(scene, exchange, request).await,
+        Action::Forward(forward) => {
+            let scene = action::Scene {
+                world: &scene.worker.world,
+                upstreams: &scene.running.upstreams,
+                interim: scene.interim,
+                events: &*scene.worker.gateway,
+            };
+            forward.run(&scene, exchange, request).await
+        }
         Action::Respond(respond) => {
             exchange.outcome = Outcome::Answered;
             Ok(Forwarded::Response(respond.answer(exchange, &request.head)))
@@ -139,22 +142,5 @@ fn mark(scene: &Scene<'_>, exchange: &Exchange, response: &mut Response) {
     forwarded::apply_to_answer(&mut response.head, exchange, policy);
     if policy.forwarded.via && exchange.outcome == Outcome::Completed {
         response.head.fields.append(NameId::Via, b"1.1 sluice");
-    }
-}
-
-impl Scene<'_> {
-    /// Asks every worker to give up its idle connections to an endpoint.
-    pub fn shed(&self, live: &Arc<Live>) {
-        self.worker.gateway.shed(live);
-    }
-
-    /// Tells operators that a breaker changed its state.
-    pub fn breaker_changed(&self, upstream: &Upstream, index: usize, change: Change) {
-        let endpoint = &upstream.endpoints[index].address;
-        let change = format!("{change:?}").to_lowercase();
-        self.worker.gateway.diagnostics.info(
-            "breaker changed",
-            &[("upstream", &upstream.name), ("endpoint", endpoint), ("change", &change)],
-        );
     }
 }

@@ -13,6 +13,8 @@
 
 use std::borrow::Cow;
 
+use sluice_http::{Method, NameId, RequestHead};
+
 use crate::failure::Failure;
 use crate::percent::{self, Set};
 
@@ -126,6 +128,25 @@ pub(crate) fn encode(normalised: &str) -> String {
     let mut out = String::with_capacity(normalised.len() + 8);
     percent::encode(normalised.as_bytes(), Set::PATH.with(b"%"), &mut out);
     out
+}
+
+/// Gives a target in absolute form the origin form that endpoints expect (RFC 9112 section 3.2.1). The
+/// authority goes on in Host, which the engine has checked to be the same one.
+pub fn origin_form(head: &mut RequestHead) {
+    if head.target().starts_with(['/', '*']) || head.method == Method::Connect {
+        return;
+    }
+    if !head.fields.contains(NameId::Host) {
+        let authority = head.authority().to_owned();
+        head.fields.append(NameId::Host, authority.as_bytes());
+    }
+    let target = match head.path_and_query() {
+        // "OPTIONS http://host" asks about the server itself (RFC 9112 section 3.2.4).
+        "/" if head.method == Method::Options && !head.target().ends_with('/') => "*".to_owned(),
+        query if query.starts_with('?') => format!("/{query}"),
+        target => target.to_owned(),
+    };
+    head.set_target(&target);
 }
 
 #[cfg(test)]

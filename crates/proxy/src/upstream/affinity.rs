@@ -262,7 +262,7 @@ impl Cookie {
 mod tests {
     use super::*;
 
-    fn cookie(config: CookieConfig) -> Cookie {
+    fn cookie(config: &CookieConfig) -> Cookie {
         let mut problems = Problems::new();
         let cookie = config.check(&At::root(), &mut problems);
         assert!(problems.is_empty(), "{problems:?}");
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_signed_token_tells_nothing_and_depends_on_the_secret() {
-        let cookie = cookie(CookieConfig::Name("srv_id".into()));
+        let cookie = cookie(&CookieConfig::Name("srv_id".into()));
         let token = cookie.token("u", "127.0.0.1:1", b"one");
         assert!(!token.contains("127"));
         assert_eq!(token, cookie.token("u", "127.0.0.1:1", b"one"));

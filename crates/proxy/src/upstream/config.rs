@@ -34,9 +34,10 @@ pub struct Config {
     /// Asks endpoints regularly whether they are well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<health::Config>,
-    /// Leaves an endpoint alone for a while after failures in a row of real traffic.
+    /// Leaves an endpoint alone for a while after failures in a row of real traffic. Default true: on, with
+    /// the defaults of the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ejection: Option<EjectionConfig>,
+    pub ejection: Option<EjectionSetting>,
     /// Stops sending to an endpoint while too many of its answers are failures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerConfig>,
@@ -101,6 +102,17 @@ pub enum EndpointState {
     Disabled,
 }
 
+impl EndpointState {
+    /// The word documents use.
+    pub const fn word(self) -> &'static str {
+        match self {
+            EndpointState::Enabled => "enabled",
+            EndpointState::Drain => "drain",
+            EndpointState::Disabled => "disabled",
+        }
+    }
+}
+
 /// What a hashing balancer hashes. When the value is absent from a request, the client address stands in.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -118,13 +130,26 @@ pub enum HashKey {
     Query(String),
 }
 
-/// Leaves an endpoint alone for a while after failures in a row (connect errors, resets, timeouts, 5xx).
+/// Whether and how endpoints are left alone after failures in a row.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(untagged)]
+pub enum EjectionSetting {
+    /// true: with the defaults; false: never.
+    Switch(bool),
+    /// More about it.
+    Detailed(EjectionConfig),
+}
+
+/// Leaves an endpoint alone for a while after failures in a row: connect errors, resets, timeouts, invalid
+/// answers.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct EjectionConfig {
     /// Failures in a row. Default 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consecutive_failures: Option<NonZeroU32>,
+    /// Whether answers with a 5xx status are failures too. Default false: the endpoint did answer.
+    pub server_errors: bool,
     /// For how long, times the number of ejections so far. Default "30s".
     #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
     pub duration: Option<Period>,
@@ -229,7 +254,7 @@ pub struct Policy {
     /// Active checks.
     pub health: Option<health::Policy>,
     /// Passive ejection.
-    pub ejection: Option<ejection::Policy>,
+    pub ejection: Option<EjectionPolicy>,
     /// Breaker of each endpoint.
     pub breaker: Option<breaker::Policy>,
     /// Below this share of available endpoints health is ignored.
@@ -242,6 +267,15 @@ pub struct Policy {
     pub timeouts: Timeouts,
     /// Retries of all requests together.
     pub budget: BudgetPolicy,
+}
+
+/// Passive ejection, checked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EjectionPolicy {
+    /// When, and for how long.
+    pub rule: ejection::Policy,
+    /// Whether 5xx answers count.
+    pub server_errors: bool,
 }
 
 /// An endpoint, checked.
@@ -320,7 +354,7 @@ impl Config {
             hash: hash?,
             affinity,
             health,
-            ejection: self.ejection.map(EjectionConfig::policy),
+            ejection: self.ejection.unwrap_or(EjectionSetting::Switch(true)).policy(),
             breaker: self.breaker.map(BreakerConfig::policy),
             panic_threshold: self.panic_threshold.map_or(0.0, |ratio| ratio.0),
             slow_start: self.slow_start.map(|period| period.0),
@@ -398,9 +432,8 @@ impl DetailedEndpoint {
 
 /// Whether a text is `host:port` with a port from 1 to 65535; the host may be an IPv6 literal in brackets.
 fn check_address(address: &str) -> Result<(), String> {
-    let (host, port) = match address.rsplit_once(':') {
-        Some(parts) => parts,
-        None => return Err(format!("`{address}` has no port")),
+    let Some((host, port)) = address.rsplit_once(':') else {
+        return Err(format!("`{address}` has no port"));
     };
     match port.parse::<u16>() {
         Ok(0) | Err(_) => return Err(format!("`{port}` is not a port from 1 to 65535")),
@@ -432,14 +465,25 @@ impl HashKey {
     }
 }
 
+impl EjectionSetting {
+    fn policy(self) -> Option<EjectionPolicy> {
+        match self {
+            EjectionSetting::Switch(false) => None,
+            EjectionSetting::Switch(true) => Some(EjectionConfig::default().policy()),
+            EjectionSetting::Detailed(config) => Some(config.policy()),
+        }
+    }
+}
+
 impl EjectionConfig {
-    fn policy(self) -> ejection::Policy {
-        ejection::Policy {
+    fn policy(self) -> EjectionPolicy {
+        let rule = ejection::Policy {
             consecutive_failures: self.consecutive_failures.map_or(5, NonZeroU32::get),
             base: or(self.duration, 30_000),
             max: or(self.max_for, 300_000),
             max_ratio: self.max_ratio.map_or(0.5, |ratio| ratio.0),
-        }
+        };
+        EjectionPolicy { rule, server_errors: self.server_errors }
     }
 }
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,7 +25,8 @@ pub struct Connection {
     pub link: Link,
     /// Its place among the endpoint's `max_connections`.
     _permit: Option<OwnedSemaphorePermit>,
-    idle_since: Instant,
+    /// When it was seen idle first; the sweep notes it, so that giving back needs no clock.
+    idle_since: Option<Instant>,
 }
 
 /// Whether a connection has carried an exchange before: if so, it may have gone stale unnoticed.
@@ -47,6 +48,7 @@ pub enum Care {
 }
 
 /// The idle connections of one worker to one endpoint.
+#[expect(clippy::vec_box, reason = "a connection moves between pool and exchange as one pointer")]
 pub struct Pool {
     live: Arc<Live>,
     idle: RefCell<Vec<Box<Connection>>>,
@@ -86,8 +88,9 @@ impl Pool {
     /// Closes the idle connections that are too old or that the endpoint has closed.
     pub fn sweep(&self, now: Instant) {
         let timeout = self.policy.get().idle_timeout;
-        self.idle.borrow_mut().retain(|connection| {
-            now.saturating_duration_since(connection.idle_since) < timeout && connection.is_quiet(Care::Usual)
+        self.idle.borrow_mut().retain_mut(|connection| {
+            let since = *connection.idle_since.get_or_insert(now);
+            now.saturating_duration_since(since) < timeout && connection.is_quiet(Care::Usual)
         });
     }
 
@@ -97,14 +100,16 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         loop {
             let connection = idle.pop()?;
-            if now.saturating_duration_since(connection.idle_since) < timeout && connection.is_quiet(care) {
+            let idle =
+                connection.idle_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            if idle < timeout && connection.is_quiet(care) {
                 return Some(connection);
             }
         }
     }
 
     /// Keeps a connection whose exchange has ended, if there is room and nobody waits for its place.
-    pub fn give_back(&self, mut connection: Box<Connection>, now: Instant) {
+    pub fn give_back(&self, mut connection: Box<Connection>) {
         let mut idle = self.idle.borrow_mut();
         let wanted = self.live.waiting.load(Ordering::Relaxed) > 0;
         if wanted || !connection.link.buffer.is_empty() || idle.len() >= self.policy.get().max_idle {
@@ -112,7 +117,7 @@ impl Pool {
         }
         connection.link.rest();
         connection.link.deadline.clear();
-        connection.idle_since = now;
+        connection.idle_since = None;
         idle.push(connection);
     }
 }
@@ -168,7 +173,7 @@ pub async fn dial(
     endpoint: &Endpoint,
     pool: &Rc<Pool>,
     world: &Rc<World>,
-    connect: std::time::Duration,
+    connect: Duration,
     shed: impl FnOnce(),
 ) -> Result<Box<Connection>, Failure> {
     let permit = match &endpoint.limit {
@@ -184,7 +189,7 @@ pub async fn dial(
     };
     let _ = stream.set_nodelay(true);
     let link = Link::new(stream, world.clock, &world.timers);
-    Ok(Box::new(Connection { link, _permit: permit, idle_since: world.clock.now() }))
+    Ok(Box::new(Connection { link, _permit: permit, idle_since: None }))
 }
 
 /// Tries the addresses of a name in the resolver's order.

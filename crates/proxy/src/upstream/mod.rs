@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sluice_traffic::balance::{Balancer, Member};
+use sluice_traffic::breaker::Change;
 use sluice_traffic::ejection::Group;
 use sluice_traffic::retry::Budget;
 use tokio::sync::Semaphore;
@@ -58,6 +59,15 @@ pub struct Endpoint {
     pub limit: Option<Arc<Semaphore>>,
     /// The value of the affinity cookie that names it.
     pub token: String,
+}
+
+/// Whom a worker tells what concerns all of them.
+pub trait Events {
+    /// Every worker should give up its idle connections to an endpoint: somebody waits for a place.
+    fn shed(&self, live: &Arc<Live>);
+
+    /// The breaker of an endpoint changed its state.
+    fn breaker_changed(&self, upstream: &Upstream, index: usize, change: Change);
 }
 
 /// A worker's own part of an upstream.

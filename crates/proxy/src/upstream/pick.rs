@@ -19,6 +19,29 @@ use crate::facts::{self, Facts};
 use crate::failure::Failure;
 use crate::world::World;
 
+/// What came of an attempt, as far as its endpoint is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// An answer below 500.
+    Answer,
+    /// An answer of 500 or above.
+    ServerError,
+    /// A failure on the endpoint's side: no answer, or none that could be understood.
+    Failure,
+    /// Nothing that tells about the endpoint: the client left.
+    Nothing,
+}
+
+impl Came {
+    const fn verdict(self) -> Verdict {
+        match self {
+            Came::Answer => Verdict::Success,
+            Came::ServerError | Came::Failure => Verdict::Failure,
+            Came::Nothing => Verdict::Ignored,
+        }
+    }
+}
+
 /// A chosen endpoint.
 #[derive(Debug)]
 pub struct Choice {
@@ -215,7 +238,7 @@ impl Local {
         &self,
         index: usize,
         admission: Option<Admission>,
-        verdict: Verdict,
+        came: Came,
         (now, latency): (Moment, Option<std::time::Duration>),
     ) -> Option<breaker::Change> {
         let live = &self.shared.endpoints[index].live;
@@ -223,9 +246,14 @@ impl Local {
             live.latency.observe(now, latency.as_nanos() as u64);
         }
         if let Some(policy) = &self.shared.policy.ejection {
-            live.ejection.record(policy, now, verdict, &self.shared.group, || self.census(index, now));
+            let verdict = match came {
+                Came::ServerError if !policy.server_errors => Verdict::Success,
+                came => came.verdict(),
+            };
+            live.ejection.record(&policy.rule, now, verdict, &self.shared.group, || self.census(index, now));
         }
-        let change = live.breaker.record(self.shared.policy.breaker.as_ref()?, now, admission?, verdict);
+        let change =
+            live.breaker.record(self.shared.policy.breaker.as_ref()?, now, admission?, came.verdict());
         change.or_else(|| admission?.change())
     }
 

@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluice_http::h1::{self, Decoded, Decoder, Framing, Limits, Persist, Refusal, Scanner};
 use sluice_http::{Body, BodyError, Frame, Method, Request, ResponseHead, Source};
@@ -31,6 +31,8 @@ pub struct Terms<'a> {
     pub limits: Limits,
     /// The end of the attempt, when it has one: the answer's body fails then.
     pub total: Option<Rc<Deadline>>,
+    /// When the attempt began: the answer's head is expected from then on, if the request needs no waiting.
+    pub now: Instant,
     /// Clocks.
     pub clock: Clock,
     /// Where the connection goes afterwards.
@@ -119,7 +121,8 @@ pub async fn exchange(
     };
     let mut upload = Upload { sender: Sender::new(text, framing), body, finished: false };
     let expects = streamed && request.head.fields.contains(sluice_http::NameId::Expect);
-    let mut waiting = Await { scanner: Scanner::default(), bytes: 0, hold: expects, first_byte_set: false };
+    let mut waiting =
+        Await { scanner: Scanner::default(), bytes: 0, hold: expects, continue_set: false, polled: false };
     let received = waiting.answer(&mut connection, &mut upload, request.head.method, terms).await;
     match received {
         Ok((head, Framing::None)) if head.status == 101 => match persist {
@@ -144,7 +147,9 @@ struct Await {
     bytes: usize,
     /// The body is held back until the endpoint says 100 (RFC 9110 section 10.1.1), or a second passes.
     hold: bool,
-    first_byte_set: bool,
+    continue_set: bool,
+    /// It has been polled: what left at once left at the attempt's beginning.
+    polled: bool,
 }
 
 /// How long a body is held back for an endpoint that never says 100 Continue.
@@ -184,6 +189,12 @@ impl Await {
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize, Failure>> {
         let uploaded = self.poll_upload(connection, upload, terms, cx)?;
+        if !std::mem::replace(&mut self.polled, true) && uploaded.is_ready() {
+            connection.link.expect_within(terms.now, terms.timeouts.first_byte);
+        }
+        if terms.total.as_ref().is_some_and(|deadline| deadline.poll_passed(cx)) {
+            return Poll::Ready(Err(Failure::UpstreamTimeout));
+        }
         loop {
             let link = &mut connection.link;
             let scanned = self.scanner.scan(&link.buffer, &terms.limits);
@@ -246,11 +257,11 @@ impl Await {
         if let Poll::Ready(Err(_)) = flushed {
             return Err(Failure::UpstreamReset);
         }
-        if flushed.is_ready() && !self.first_byte_set {
-            self.first_byte_set = true;
-            link.expect_within(CONTINUE_WAIT);
+        if flushed.is_ready() && !self.continue_set {
+            self.continue_set = true;
+            link.expect_within(terms.clock.now(), CONTINUE_WAIT);
         }
-        if self.first_byte_set && link.deadline.poll_passed(cx) {
+        if self.continue_set && link.deadline.poll_passed(cx) {
             self.hold = false;
             return self.poll_upload(connection, upload, terms, cx);
         }
@@ -293,7 +304,6 @@ fn receive(
         line: Some(Line { connection, upload, guard, pool: Rc::clone(terms.pool) }),
         decoder: Decoder::new(framing, &terms.limits),
         keep,
-        clock: terms.clock,
         idle: terms.timeouts.idle,
         total: terms.total.clone(),
         failed: None,
@@ -323,7 +333,6 @@ pub struct Reply {
     decoder: Decoder,
     /// Whether the connection may carry another exchange after this one.
     keep: bool,
-    clock: Clock,
     idle: Duration,
     total: Option<Rc<Deadline>>,
     failed: Option<BodyError>,
@@ -350,7 +359,7 @@ impl Reply {
     fn release(&mut self) {
         let Some(line) = self.line.take() else { return };
         if self.keep && line.upload.finished && line.connection.link.buffer.is_empty() {
-            line.pool.give_back(line.connection, self.clock.now());
+            line.pool.give_back(line.connection);
         }
         drop(line.guard);
     }

@@ -5,7 +5,7 @@
 
 mod timers;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -56,6 +56,8 @@ pub struct World {
     pub clock: Clock,
     /// Deadlines of this worker, a few milliseconds coarse.
     pub timers: Rc<Timers>,
+    /// The wall clock when the monotonic one was at its start, as last looked at.
+    wall_at_start: Cell<Duration>,
     rng: RefCell<Rng>,
 }
 
@@ -63,9 +65,23 @@ impl World {
     /// A world that draws its numbers from `seed`. Must be called on a `LocalRuntime`.
     pub fn new(clock: Clock, seed: u64) -> Rc<World> {
         let timers = Timers::new(clock);
-        let world = Rc::new(World { clock, timers: Rc::clone(&timers), rng: RefCell::new(Rng::new(seed)) });
+        let (wall_at_start, rng) = (Cell::default(), RefCell::new(Rng::new(seed)));
+        let world = Rc::new(World { clock, timers: Rc::clone(&timers), wall_at_start, rng });
+        world.set_wall();
         world.spawn(async move { timers.run().await });
         world
+    }
+
+    /// The wall clock at a moment of the monotonic one, since 1970: without asking the system. It follows a
+    /// wall clock that was set within the time between two calls of [`World::set_wall`].
+    pub fn unix(&self, at: Instant) -> Duration {
+        self.wall_at_start.get() + at.saturating_duration_since(self.clock.start)
+    }
+
+    /// Looks at the wall clock.
+    pub fn set_wall(&self) {
+        let since_start = self.clock.now().saturating_duration_since(self.clock.start);
+        self.wall_at_start.set(self.clock.unix().saturating_sub(since_start));
     }
 
     /// Uses the worker's random numbers.

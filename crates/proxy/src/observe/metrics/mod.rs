@@ -10,8 +10,8 @@
 pub mod cells;
 pub mod exposition;
 pub mod histogram;
-mod process;
 mod render;
+mod resources;
 mod series;
 
 use std::fmt;
@@ -131,7 +131,7 @@ impl Registry {
     pub fn render(&self, format: Format) -> String {
         let mut out = Exposition::new(format);
         self.write(&mut out);
-        process::collect(&mut out);
+        resources::collect(&mut out);
         // Copied first: a collector may register another one.
         let collectors = self.collectors.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for collector in collectors {

@@ -43,10 +43,8 @@ impl<'a> Writing<'a> {
         served: u32,
         head: &RequestHead,
     ) -> Self {
-        let more = h1::keep_alive(head.version, &head.fields)
-            && served < listener.shared.requests_per_connection
-            && !session.worker.is_draining()
-            && !listener.is_closed();
+        let more =
+            h1::keep_alive(head.version, &head.fields) && served < listener.shared.requests_per_connection;
         let connection = if more { Connection::Keep } else { Connection::Close };
         Writing { session, listener, method: head.method, version: head.version, connection }
     }
@@ -79,7 +77,8 @@ impl<'a> Writing<'a> {
             self.connection = Connection::Close;
         }
         let framing = self.framing(&head, &body);
-        if framing == Framing::Close || self.session.conn.rest() == Rest::Much {
+        let stopping = self.session.worker.is_draining() || self.listener.is_closed();
+        if stopping || framing == Framing::Close || self.session.conn.rest() == Rest::Much {
             self.connection = Connection::Close;
         }
         let persist = match self.connection {
@@ -145,7 +144,7 @@ impl<'a> Writing<'a> {
         match (self.connection, self.session.conn.rest()) {
             (Connection::Close, _) | (_, Rest::Much) => Next::Close,
             (Connection::Keep, Rest::Nothing) => Next::Again,
-            (Connection::Keep, Rest::Little) => match self.session.conn.drop_rest().await {
+            (Connection::Keep, Rest::Little) => match Box::pin(self.session.conn.drop_rest()).await {
                 true => Next::Again,
                 false => Next::Close,
             },

@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sluice_http::h1::{self, Decoded, Decoder, Framing, Limits, Refusal, Scanner};
@@ -103,8 +103,8 @@ impl Conn {
     }
 
     /// Reads until a whole head is here. Cancel-safe.
-    pub async fn head(&self, limits: &Limits, within: Duration) -> Result<Bytes, NoHead> {
-        self.link.borrow_mut().expect_within(within);
+    pub async fn head(&self, limits: &Limits, now: Instant, within: Duration) -> Result<Bytes, NoHead> {
+        self.link.borrow_mut().expect_within(now, within);
         let mut scanner = Scanner::default();
         poll_fn(|cx| {
             let link = &mut *self.link.borrow_mut();
@@ -235,9 +235,9 @@ impl Conn {
 
     /// Closes in a way that lets the client read the answer: sends our end, then reads until the client
     /// closes, for two seconds or 1 MiB at most (RFC 9112 section 9.6).
-    pub async fn linger(&self) {
+    pub async fn linger(&self, now: Instant) {
         use tokio::io::AsyncWrite as _;
-        self.link.borrow_mut().expect_within(Duration::from_secs(2));
+        self.link.borrow_mut().expect_within(now, Duration::from_secs(2));
         let mut read = 0;
         poll_fn(|cx| {
             let link = &mut *self.link.borrow_mut();

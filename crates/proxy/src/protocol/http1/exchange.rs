@@ -1,7 +1,7 @@
 //! One exchange on an HTTP/1 connection: head in, pipeline, answer out, facts noted.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -24,30 +24,32 @@ use crate::pipeline::{self, Handled, Scene, forwarded};
 use crate::relay::Tunnel;
 use crate::worker::Running;
 
-/// Runs one exchange. `served` counts the requests of this connection, this one included.
+/// Runs one exchange and says when it ended. `served` counts the requests of this connection, this one
+/// included.
 pub(super) async fn run(
     session: &Session,
     listener: &Rc<LocalListener>,
     running: Rc<Running>,
     served: u32,
-) -> Next {
+) -> (Next, Instant) {
     let started = session.worker.world.clock.now();
     let shared = &listener.shared;
-    let head = match session.conn.head(&shared.limits, shared.timeouts.head).await {
+    let head = match session.conn.head(&shared.limits, started, shared.timeouts.head).await {
         Ok(head) => head,
-        Err(NoHead::NotYet) => return Next::Wait,
-        Err(NoHead::Gone) => return Next::Gone,
+        Err(NoHead::NotYet) => return (Next::Wait, started),
+        Err(NoHead::Gone) => return (Next::Gone, started),
         Err(NoHead::TimedOut) => {
-            return refuse(session, listener, &running, started, Failure::ClientTimeout).await;
+            return Box::pin(refuse(session, listener, &running, started, Failure::ClientTimeout)).await;
         }
         Err(NoHead::Refused(refusal)) => {
             listener.cells.refused(refusal);
-            return refuse(session, listener, &running, started, Failure::refused_request(refusal)).await;
+            return Box::pin(refuse(session, listener, &running, started, Failure::refused_request(refusal)))
+                .await;
         }
     };
     let (head, framing) = match parse(head, listener) {
         Ok(parsed) => parsed,
-        Err(failure) => return refuse(session, listener, &running, started, failure).await,
+        Err(failure) => return Box::pin(refuse(session, listener, &running, started, failure)).await,
     };
     let mut exchange = begin(session, listener, started, Some(&head));
     let allowed = admit(session, listener, &head, framing);
@@ -60,14 +62,14 @@ pub(super) async fn run(
     let mut writing = Writing::new(session, listener, served, &request.head);
     let next = match allowed {
         Ok(()) => respond(session, listener, &running, (&mut exchange, &mut request, &mut writing)).await,
-        Err(failure) => writing.fail(&mut exchange, &request.head, failure).await,
+        Err(failure) => Box::pin(writing.fail(&mut exchange, &request.head, failure)).await,
     };
     exchange.received = session.conn.received();
     if let Some(refusal) = session.conn.body_refusal() {
         listener.cells.refused(refusal);
     }
-    pipeline::finish::note(&session.worker, &running, listener, &mut exchange, &captured);
-    next
+    let ended = pipeline::finish::note(&session.worker, &running, listener, &mut exchange, &captured);
+    (next, ended)
 }
 
 fn parse(head: Bytes, listener: &LocalListener) -> Result<(RequestHead, Framing), Failure> {
@@ -110,7 +112,7 @@ fn begin(
         None => (session.peer.ip(), Scheme::Http),
     };
     let client = Client { peer: session.peer, address, scheme, listener: Arc::clone(&shared.name) };
-    let request_id = session.worker.request_id(head, session.peer, &shared.forwarded);
+    let request_id = session.worker.request_id(head, session.peer, (&shared.forwarded, started));
     Exchange::begin(client, request_id, started)
 }
 
@@ -122,16 +124,20 @@ async fn respond(
     (exchange, request, writing): (&mut Exchange, &mut Request, &mut Writing<'_>),
 ) -> Next {
     let interim = |head| session.conn.interim(head);
-    let scene =
-        Scene { worker: &session.worker, world: &session.worker.world, running, listener, interim: &interim };
-    let handled = match watch(session, listener, pipeline::handle(&scene, exchange, request)).await {
+    let scene = Scene { worker: &session.worker, running, listener, interim: &interim };
+    let handled = {
+        // Pinned where it was made: a future of this size is not moved about.
+        let handle = pin!(pipeline::handle(&scene, exchange, request));
+        watch(session, listener, handle).await
+    };
+    let handled = match handled {
         Ok(handled) => handled,
         Err(failure) if failure == Failure::ClientGone => {
             exchange.outcome = Outcome::Failed(failure);
             exchange.status = failure.row().status;
             return Next::Gone;
         }
-        Err(failure) => return writing.fail(exchange, &request.head, failure).await,
+        Err(failure) => return Box::pin(writing.fail(exchange, &request.head, failure)).await,
     };
     match handled {
         Handled::Response(response) => writing.response(exchange, response).await,
@@ -147,9 +153,8 @@ async fn respond(
 async fn watch(
     session: &Session,
     listener: &LocalListener,
-    handle: impl Future<Output = Handled>,
+    mut handle: Pin<&mut impl Future<Output = Handled>>,
 ) -> Result<Handled, Failure> {
-    let mut handle = pin!(handle);
     let total = listener.shared.timeouts.total.map(|limit| {
         let deadline = session.worker.world.timers.deadline();
         deadline.set(session.worker.world.clock.now(), limit);
@@ -189,12 +194,13 @@ async fn refuse(
     running: &Rc<Running>,
     started: Instant,
     failure: Failure,
-) -> Next {
+) -> (Next, Instant) {
     debug_assert!(failure.row().connection == Connection::Close);
     let mut exchange = begin(session, listener, started, None);
     exchange.outcome = Outcome::Failed(failure);
     let response = problem_answer::answer(failure, &exchange, Form::default());
     let next = Writing::closing(session, listener).response(&mut exchange, response).await;
-    pipeline::finish::note(&session.worker, running, listener, &mut exchange, &Captured::default());
-    next
+    let ended =
+        pipeline::finish::note(&session.worker, running, listener, &mut exchange, &Captured::default());
+    (next, ended)
 }

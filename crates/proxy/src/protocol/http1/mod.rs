@@ -12,6 +12,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Instant;
 
 use tokio::net::TcpStream;
 
@@ -54,21 +55,23 @@ pub async fn serve(worker: Rc<Worker>, mut listener: Rc<LocalListener>, stream: 
     let link = Link::new(stream, worker.world.clock, &worker.world.timers);
     let session = Session { conn: Conn::new(link), worker, peer };
     let mut served = 0;
+    let mut now = session.worker.world.clock.now();
     loop {
-        if !session.conn.has_bytes() && !session.wait(&listener, served).await {
+        if !session.conn.has_bytes() && !session.wait(&listener, served, now).await {
             return;
         }
         let running = session.worker.running();
         listener = running.listener(&listener);
-        let next = Box::pin(exchange::run(&session, &listener, running, served + 1)).await;
+        let (next, ended) = Box::pin(exchange::run(&session, &listener, running, served + 1)).await;
         match next {
             Next::Wait => session.conn.link.borrow_mut().rest(),
             Next::Again => {
                 served += 1;
+                now = ended;
                 session.conn.link.borrow_mut().rest();
             }
             Next::Gone => return,
-            Next::Close => return Box::pin(session.conn.linger()).await,
+            Next::Close => return Box::pin(session.conn.linger(ended)).await,
             Next::Tunnel(tunnel) => return Box::pin(tunnel.run(&session, &listener)).await,
         }
     }
@@ -77,8 +80,8 @@ pub async fn serve(worker: Rc<Worker>, mut listener: Rc<LocalListener>, stream: 
 impl Session {
     /// Waits for the first byte of a request; false when the connection is over instead. A client that
     /// was accepted while we stop has a moment for its first request.
-    async fn wait(&self, listener: &LocalListener, served: u32) -> bool {
-        self.conn.link.borrow_mut().expect_within(listener.shared.timeouts.idle);
+    async fn wait(&self, listener: &LocalListener, served: u32, now: Instant) -> bool {
+        self.conn.link.borrow_mut().expect_within(now, listener.shared.timeouts.idle);
         let mut last_chance = false;
         poll_fn(|cx| {
             let mut link = self.conn.link.borrow_mut();
@@ -91,7 +94,7 @@ impl Session {
                 }
                 if !last_chance {
                     last_chance = true;
-                    link.expect_within(LAST_CHANCE);
+                    link.expect_within(self.worker.world.clock.now(), LAST_CHANCE);
                 }
             }
             if link.deadline.poll_passed(cx) { Poll::Ready(false) } else { Poll::Pending }

@@ -1,4 +1,4 @@
-//! Binding: one socket for each worker on one address (SO_REUSEPORT), so that the kernel spreads
+//! Listening sockets: what is bound, and how: one socket for each worker on one address (SO_REUSEPORT), so that the kernel spreads
 //! connections and no lock is shared.
 //!
 //! Promise: an address that another process listens on is an error, although SO_REUSEPORT would let us
@@ -6,8 +6,43 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use socket2::{Domain, Protocol, Socket, Type};
+
+/// What is shared by all workers and kept over changes by name and address.
+pub struct Bound {
+    /// The address as configured.
+    pub configured: SocketAddr,
+    /// The address that was bound: the port is the real one where 0 was configured.
+    pub address: SocketAddr,
+    pub(crate) connections: AtomicU32,
+    closed: AtomicBool,
+}
+
+impl Bound {
+    /// Takes note of a bound socket.
+    pub fn new(configured: SocketAddr, address: SocketAddr) -> Arc<Bound> {
+        let (connections, closed) = (AtomicU32::new(0), AtomicBool::new(false));
+        Arc::new(Bound { configured, address, connections, closed })
+    }
+
+    /// Open connections of all workers.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// It was removed from the configuration.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was removed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+}
 
 const BACKLOG: i32 = 4096;
 

@@ -3,15 +3,16 @@
 use std::sync::{Arc, Weak};
 
 use serde_json::{Value, json};
-use sluice_proxy::gateway::Gateway;
-use sluice_proxy::observe::metrics::{Collector, Exposition, Kind};
-use sluice_proxy::upstream::Upstream;
 use sluice_traffic::Moment;
 use sluice_traffic::breaker::State;
 use sluice_traffic::selection::{Fitness, Service};
 
+use crate::gateway::Gateway;
+use crate::observe::metrics::{Collector, Exposition, Kind};
+use crate::upstream::Upstream;
+
 /// Everything a person asks first: revision, listeners, routes, upstreams and their endpoints.
-pub(crate) fn status(gateway: &Gateway) -> Value {
+pub fn status(gateway: &Gateway) -> Value {
     let snapshot = gateway.snapshot();
     let now = gateway.clock.moment(gateway.clock.now());
     let listeners: Vec<Value> = (snapshot.listeners.iter())
@@ -58,7 +59,7 @@ fn upstream_status(upstream: &Upstream, now: Moment) -> Value {
 }
 
 /// One word for where an endpoint stands.
-pub(crate) fn state(upstream: &Upstream, index: usize, now: Moment) -> &'static str {
+pub fn state(upstream: &Upstream, index: usize, now: Moment) -> &'static str {
     let standing = upstream.standing(index, now);
     match (standing.service, standing.fitness) {
         (Service::Disabled, _) => "disabled",
@@ -79,11 +80,11 @@ fn breaker(state: State) -> &'static str {
 }
 
 /// Gauges of endpoints, read when somebody scrapes.
-pub(crate) struct Gauges(Weak<Gateway>);
+pub struct Gauges(Weak<Gateway>);
 
 impl Gauges {
     /// Of this gateway; does not keep it alive.
-    pub(crate) fn new(gateway: &Arc<Gateway>) -> Gauges {
+    pub fn new(gateway: &Arc<Gateway>) -> Gauges {
         Gauges(Arc::downgrade(gateway))
     }
 }
