@@ -17,6 +17,8 @@ mod examples;
 #[cfg(feature = "gateway")]
 mod forward;
 #[cfg(feature = "gateway")]
+mod guide;
+#[cfg(feature = "gateway")]
 mod http;
 #[cfg(feature = "gateway")]
 mod malformed;
