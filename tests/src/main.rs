@@ -21,6 +21,8 @@ mod filters;
 #[cfg(feature = "gateway")]
 mod forward;
 #[cfg(feature = "gateway")]
+mod guide;
+#[cfg(feature = "gateway")]
 mod http;
 #[cfg(feature = "gateway")]
 mod malformed;
