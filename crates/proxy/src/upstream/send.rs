@@ -212,18 +212,26 @@ impl Await {
                 Poll::Ready(_) => return Poll::Ready(Err(Failure::UpstreamReset)),
                 // While the request is still leaving, the sender's own deadline watches.
                 Poll::Pending if uploaded.is_pending() => return Poll::Pending,
-                Poll::Pending => {
-                    // Set once: a head that dribbles has no more time than a silent one.
-                    if !std::mem::replace(&mut self.head_awaited, true) {
-                        let now = if self.polls == 1 { terms.now } else { terms.clock.now() };
-                        link.expect_within(now, terms.timeouts.first_byte);
-                    }
-                    match link.deadline.poll_passed(cx) {
-                        true => return Poll::Ready(Err(Failure::UpstreamTimeout)),
-                        false => return Poll::Pending,
-                    }
-                }
+                Poll::Pending => return self.poll_silence(connection, terms, cx),
             }
+        }
+    }
+
+    /// Whether the endpoint has been silent too long since the request left. The deadline is set once: a
+    /// head that dribbles has no more time than one that never comes.
+    fn poll_silence<T>(
+        &mut self,
+        connection: &mut Connection,
+        terms: &Terms<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<T, Failure>> {
+        if !std::mem::replace(&mut self.head_awaited, true) {
+            let now = if self.polls == 1 { terms.now } else { terms.clock.now() };
+            connection.link.expect_within(now, terms.timeouts.first_byte);
+        }
+        match connection.link.deadline.poll_passed(cx) {
+            true => Poll::Ready(Err(Failure::UpstreamTimeout)),
+            false => Poll::Pending,
         }
     }
 
