@@ -28,7 +28,7 @@ pub use gateway::{Gateway, Reloaded, Signal, metrics_of};
 pub use load::{Load, LoadReport, LoadTask};
 pub use message::{Answer, Fields, Received};
 pub use origin::{ManualOrigin, Origin, Reply, Script};
-pub use peer::{Peer, free_port};
+pub use peer::{Peer, free_port, own_loopback};
 pub use program::{Finished, Program, sluice};
 pub use scratch::Scratch;
 pub use wire::Wire;

@@ -1,19 +1,22 @@
 //! What an endpoint can be written as, and what happens to one that cannot be used.
 
-use sluice_testkit::{Gateway, Origin, Reply, Scratch, sluice};
+use sluice_testkit::{Gateway, Scratch, sluice};
 
 use super::{App, Client, lettered, letters};
 
+/// A gateway that answers by itself: it stands for an origin that listens on exactly this address.
+async fn own_answer(address: &str, body: &str) -> Gateway {
+    Gateway::start(&format!(
+        "[listeners.web]\naddress = \"{address}:0\"\n[[routes]]\nname = \"all\"\n\
+         match = {{ path_prefix = \"/\" }}\nrespond = {{ body = \"{body}\" }}\n"
+    ))
+    .await
+}
+
 #[tokio::test]
 async fn r2_addresses_names_and_ipv6_literals_are_endpoints() {
-    let origin = Origin::start(Reply::ok("four")).await;
-    // A gateway that answers by itself stands for an origin that listens on IPv6.
-    let six = Gateway::start(
-        "[listeners.web]\naddress = \"[::1]:0\"\n[[routes]]\nname = \"all\"\nmatch = { path_prefix = \"/\" }\n\
-         respond = { body = \"six\" }\n",
-    )
-    .await;
-    let (port4, port6) = (origin.address().port(), six.address("web").port());
+    let (four, six) = (own_answer("127.0.0.1", "four").await, own_answer("[::1]", "six").await);
+    let (port4, port6) = (four.address("web").port(), six.address("web").port());
     for (endpoint, expected) in [
         (format!("127.0.0.1:{port4}"), "four"),
         (format!("localhost:{port4}"), "four"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sluice_testkit::{Gateway, Load, LoadTask, Origin, Reply, Signal, Wire, eventually, http};
+use sluice_testkit::{Gateway, Load, LoadTask, Origin, Reply, Signal, Wire, eventually, http, own_loopback};
 use tokio::task::JoinHandle;
 
 use super::{App, Client, endpoint, lettered, share};
@@ -21,11 +21,8 @@ async fn process(letter: &str, address: &str) -> Gateway {
 
 /// Three processes, and a gateway before them.
 async fn three(upstream: &str) -> ([Gateway; 3], Gateway) {
-    let processes = [
-        process("A", "127.0.0.1:0").await,
-        process("B", "127.0.0.1:0").await,
-        process("C", "127.0.0.1:0").await,
-    ];
+    let own = || format!("{}:0", own_loopback());
+    let processes = [process("A", &own()).await, process("B", &own()).await, process("C", &own()).await];
     let endpoints = processes.each_ref().map(|process| format!("\"{}\"", process.address("web")));
     let gateway = App::with(endpoints).upstream(upstream).start().await;
     (processes, gateway)
