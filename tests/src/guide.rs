@@ -1,7 +1,7 @@
 //! What the guide and the README show as TOML is accepted by `sluice check`.
 //!
 //! A block of `toml` is a whole document. One of `toml fragment` is a part of one: what it needs besides, a
-//! listener, a route, the upstreams it names, is added here.
+//! listener, the upstreams it names, the route around keys of one, is added here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,14 @@ fn blocks(page: &str) -> Vec<(usize, bool, String)> {
 /// A fragment with what it needs besides.
 fn completed(fragment: &str) -> String {
     let document: DocumentMut = fragment.parse().unwrap_or_else(|error| panic!("{error}\n{fragment}"));
-    let mut text = fragment.to_owned();
+    let of_document = ["process", "listeners", "routes", "upstreams", "access_log"];
+    let mut text = match document.iter().all(|(key, _)| of_document.contains(&key)) {
+        true => fragment.to_owned(),
+        // Keys of a route.
+        false if document.contains_key("forward") => format!("[[routes]]\nname = \"part\"\n{fragment}"),
+        false => format!("[[routes]]\nname = \"part\"\nrespond = {{}}\n{fragment}"),
+    };
+    let document: DocumentMut = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
     if !document.contains_key("listeners") {
         text.push_str("[listeners.web]\naddress = \"127.0.0.1:8080\"\n");
     }
@@ -74,5 +81,5 @@ async fn every_document_in_the_guide_is_accepted() {
             checked += 1;
         }
     }
-    assert!(checked >= 30, "{checked} documents were found");
+    assert!(checked >= 20, "{checked} documents were found");
 }

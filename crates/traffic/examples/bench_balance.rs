@@ -44,7 +44,7 @@ impl View for Group {
 }
 
 fn main() {
-    print!("{:<16}", "ns per pick");
+    print!("{:<20}", "ns per pick");
     for count in COUNTS {
         print!("{:>18}", format!("{count} endpoints"));
     }
@@ -52,8 +52,8 @@ fn main() {
     for name in NAMES {
         let config: Config = serde_json::from_value((*name).into()).unwrap_or_default();
         assert_eq!(config.kind().name(), *name);
-        for (label, weights) in labels(config.kind()) {
-            print!("{:<16}", format!("{name}{label}"));
+        for &(label, weights) in labels(config.kind()) {
+            print!("{:<20}", format!("{name}{label}"));
             for count in COUNTS {
                 print!("{:>18.1}", nanos(&config, count, *weights));
             }
@@ -66,7 +66,7 @@ fn main() {
 fn labels(kind: Kind) -> &'static [(&'static str, u32)] {
     // Only this one has a shorter way when all weights are equal.
     match kind {
-        Kind::RoundRobin => &[("", 1), (" *", 3)],
+        Kind::RoundRobin => &[("", 3), (", equal", 1)],
         _ => &[("", 3)],
     }
 }

@@ -18,7 +18,7 @@ use super::segment::{Segment, Shape};
 #[derive(Debug, Default)]
 pub(super) struct Trie {
     nodes: Vec<Node>,
-    /// Where a text leads from a node. One map for all nodes: nearly all have few such edges.
+    /// Where a text leads from a node, for those with several such edges. One map for all of them.
     edges: ConfigMap<(NodeId, Box<str>), Edges>,
     /// To find the node of an equal enum again while building.
     by_texts: HashMap<(NodeId, Vec<Box<str>>), NodeId>,
@@ -77,8 +77,7 @@ impl Eq for dyn EdgeKey + '_ {}
 struct Node {
     /// The best rank at or below this node.
     best: u32,
-    /// Whether it has an entry in `edges`.
-    edged: bool,
+    texts: Texts,
     captures: Vec<(Shape, NodeId)>,
     /// Routes whose template ends here; goes on with a tail; goes on with anything.
     here: Leaf,
@@ -86,12 +85,22 @@ struct Node {
     prefix: Leaf,
 }
 
+/// Where texts lead from a node.
+#[derive(Debug)]
+enum Texts {
+    Nowhere,
+    /// Nearly all nodes: kept here, because a look into the map is two or three misses of the cache more.
+    One(Box<str>, NodeId),
+    /// See `edges` of the trie.
+    Many,
+}
+
 impl Trie {
     /// A new root.
     pub(super) fn root(&mut self) -> NodeId {
         let node = Node {
             best: u32::MAX,
-            edged: false,
+            texts: Texts::Nowhere,
             captures: Vec::new(),
             here: Leaf::new(),
             tail: Leaf::new(),
@@ -131,12 +140,15 @@ impl Trie {
     fn child(&mut self, at: NodeId, segment: &Segment) -> NodeId {
         match segment {
             Segment::Literal(text) => {
-                if let Some(child) = self.edges_of(at, text).and_then(|edges| edges.literal) {
+                if let Some(child) = self.literal(at, text) {
                     return child;
                 }
                 let child = self.root();
-                self.edges.entry((at, text.clone())).or_default().literal = Some(child);
-                self.node(at).edged = true;
+                if let Texts::Nowhere = self.node(at).texts {
+                    self.node(at).texts = Texts::One(text.clone(), child);
+                } else {
+                    self.edges_mut(at, text).literal = Some(child);
+                }
                 child
             }
             Segment::Enum { texts, .. } => self.enum_child(at, texts),
@@ -160,11 +172,26 @@ impl Trie {
         }
         let child = self.root();
         for text in texts {
-            self.edges.entry((at, text.clone())).or_default().enums.push(child);
+            self.edges_mut(at, text).enums.push(child);
         }
         self.by_texts.insert(key, child);
-        self.node(at).edged = true;
         child
+    }
+
+    /// Where a text leads from a node that has, from now on, its edges in the map.
+    fn edges_mut(&mut self, at: NodeId, text: &str) -> &mut Edges {
+        if let Texts::One(only, child) = std::mem::replace(&mut self.node(at).texts, Texts::Many) {
+            self.edges.entry((at, only)).or_default().literal = Some(child);
+        }
+        self.edges.entry((at, text.into())).or_default()
+    }
+
+    fn literal(&self, at: NodeId, text: &str) -> Option<NodeId> {
+        match &self.nodes[at as usize].texts {
+            Texts::Nowhere => None,
+            Texts::One(only, child) => (**only == *text).then_some(*child),
+            Texts::Many => self.edges_of(at, text)?.literal,
+        }
     }
 
     fn edges_of(&self, at: NodeId, text: &str) -> Option<&Edges> {
@@ -192,11 +219,18 @@ impl Trie {
             visit.leaf(node.tail.all());
         }
         let (first, after) = first_segment(rest);
-        if node.edged
-            && let Some(edges) = self.edges_of(at, first)
-        {
-            for &child in edges.literal.iter().chain(&edges.enums) {
-                self.descend(child, after, visit);
+        match &node.texts {
+            Texts::Nowhere => {}
+            Texts::One(only, child) => {
+                if **only == *first {
+                    self.descend(*child, after, visit);
+                }
+            }
+            Texts::Many => {
+                let edges = self.edges_of(at, first);
+                for &child in edges.into_iter().flat_map(|edges| edges.literal.iter().chain(&edges.enums)) {
+                    self.descend(child, after, visit);
+                }
             }
         }
         for (shape, child) in &node.captures {
@@ -226,9 +260,7 @@ impl Trie {
 
     fn alike_children(&self, at: NodeId, segment: &Segment) -> Vec<NodeId> {
         match segment {
-            Segment::Literal(text) => {
-                self.edges_of(at, text).and_then(|edges| edges.literal).into_iter().collect()
-            }
+            Segment::Literal(text) => self.literal(at, text).into_iter().collect(),
             Segment::Enum { texts, .. } => texts
                 .iter()
                 .filter_map(|text| self.edges_of(at, text))
