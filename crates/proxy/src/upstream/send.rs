@@ -121,8 +121,14 @@ pub async fn exchange(
     };
     let mut upload = Upload { sender: Sender::new(text, framing), body, finished: false };
     let expects = streamed && request.head.fields.contains(sluice_http::NameId::Expect);
-    let mut waiting =
-        Await { scanner: Scanner::default(), bytes: 0, hold: expects, continue_set: false, polled: false };
+    let mut waiting = Await {
+        scanner: Scanner::default(),
+        bytes: 0,
+        hold: expects,
+        continue_set: false,
+        polled: false,
+        timed: false,
+    };
     let received = waiting.answer(&mut connection, &mut upload, request.head.method, terms).await;
     match received {
         Ok((head, Framing::None)) if head.status == 101 => match persist {
@@ -150,6 +156,8 @@ struct Await {
     continue_set: bool,
     /// It has been polled: what left at once left at the attempt's beginning.
     polled: bool,
+    /// The deadline of the answer's head runs.
+    timed: bool,
 }
 
 /// How long a body is held back for an endpoint that never says 100 Continue.
@@ -189,8 +197,11 @@ impl Await {
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize, Failure>> {
         let uploaded = self.poll_upload(connection, upload, terms, cx)?;
-        if !std::mem::replace(&mut self.polled, true) && uploaded.is_ready() {
-            connection.link.expect_within(terms.now, terms.timeouts.first_byte);
+        let first = !std::mem::replace(&mut self.polled, true);
+        if uploaded.is_ready() && !std::mem::replace(&mut self.timed, true) {
+            // Once, for the whole head: a byte now and then gains an endpoint nothing.
+            let now = if first { terms.now } else { terms.clock.now() };
+            connection.link.expect_within(now, terms.timeouts.first_byte);
         }
         if terms.total.as_ref().is_some_and(|deadline| deadline.poll_passed(cx)) {
             return Poll::Ready(Err(Failure::UpstreamTimeout));
@@ -202,17 +213,13 @@ impl Await {
                 return Poll::Ready(Ok(end));
             }
             // While the request is still leaving, the sender's own deadline watches.
-            let filled = match uploaded {
-                Poll::Ready(()) => link.poll_fill_within(terms.timeouts.first_byte, cx),
-                Poll::Pending => link.poll_fill(cx),
-            };
-            match ready!(filled) {
-                Ok(0) => return Poll::Ready(Err(Failure::UpstreamReset)),
-                Ok(read) => self.bytes += read,
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            match link.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Failure::UpstreamReset)),
+                Poll::Ready(Ok(read)) => self.bytes += read,
+                Poll::Pending if uploaded.is_ready() && link.deadline.poll_passed(cx) => {
                     return Poll::Ready(Err(Failure::UpstreamTimeout));
                 }
-                Err(_) => return Poll::Ready(Err(Failure::UpstreamReset)),
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
