@@ -132,7 +132,10 @@ pub async fn exchange(
     let received = waiting.answer(&mut connection, &mut upload, request.head.method, terms).await;
     match received {
         Ok((head, Framing::None)) if head.status == 101 => match persist {
-            Persist::Upgrade => Ok(Answer::Switched(head, connection)),
+            Persist::Upgrade => {
+                connection.in_flight = Some(guard);
+                Ok(Answer::Switched(head, connection))
+            }
             _ => Err(Lost { failure: Failure::UpgradeRefused, sent: Sent::Something }),
         },
         Ok((head, framing)) => Ok(receive(connection, head, framing, upload, guard, terms)),
