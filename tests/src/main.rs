@@ -21,6 +21,8 @@ mod filters;
 #[cfg(feature = "gateway")]
 mod forward;
 #[cfg(feature = "gateway")]
+mod guide;
+#[cfg(feature = "gateway")]
 mod http;
 #[cfg(feature = "gateway")]
 mod malformed;
@@ -37,3 +39,5 @@ mod setup;
 #[cfg(feature = "gateway")]
 mod smoke;
 mod tidy;
+#[cfg(feature = "gateway")]
+mod upstream;

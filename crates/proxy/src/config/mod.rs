@@ -9,6 +9,7 @@
 
 pub mod check;
 mod choose;
+mod deserialize;
 pub mod document;
 pub mod expand;
 mod locate;
@@ -78,7 +79,7 @@ where
     let shapes = shape::Shapes::compile(schemars::schema_for!(T).as_value());
     findings.extend(validate::validate(&mut tree, &shapes));
 
-    match serde_path_to_error::deserialize::<_, T>(tree.to_json()) {
+    match serde_path_to_error::deserialize::<_, T>(&tree) {
         Ok(document) if findings.is_empty() => Ok(Loaded { document, tree, source: source.clone() }),
         Ok(_) => Err(Report::new(source.clone(), findings)),
         Err(error) => {

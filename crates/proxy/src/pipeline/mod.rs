@@ -112,7 +112,7 @@ fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) ->
         Lookup::Found { route, params } => {
             let found = &model.routes[route];
             exchange.params = params;
-            exchange.route = Arc::clone(&found.name);
+            exchange.route = Arc::clone(&scene.running.names[route]);
             exchange.route_index = Some(route);
             Ok(found)
         }

@@ -29,7 +29,7 @@ pub struct Terms<'a> {
     pub timeouts: Timeouts,
     /// How much of an answer's head is accepted.
     pub limits: Limits,
-    /// The end of the attempt, when it has one: the answer's body fails then.
+    /// The end of the attempt, when it has one: the wait for the answer, or the answer's body, fails then.
     pub total: Option<Rc<Deadline>>,
     /// When the attempt began: the answer's head is expected from then on, if the request needs no waiting.
     pub now: Instant,
@@ -125,9 +125,9 @@ pub async fn exchange(
         scanner: Scanner::default(),
         bytes: 0,
         hold: expects,
-        continue_set: false,
-        polled: false,
-        timed: false,
+        continue_awaited: false,
+        head_awaited: false,
+        polls: 0,
     };
     let received = waiting.answer(&mut connection, &mut upload, request.head.method, terms).await;
     match received {
@@ -156,11 +156,11 @@ struct Await {
     bytes: usize,
     /// The body is held back until the endpoint says 100 (RFC 9110 section 10.1.1), or a second passes.
     hold: bool,
-    continue_set: bool,
-    /// It has been polled: what left at once left at the attempt's beginning.
-    polled: bool,
-    /// The deadline of the answer's head runs.
-    timed: bool,
+    continue_awaited: bool,
+    /// The deadline of the head runs.
+    head_awaited: bool,
+    /// How often it was polled: what left at the first poll left when the attempt began.
+    polls: u32,
 }
 
 /// How long a body is held back for an endpoint that never says 100 Continue.
@@ -203,31 +203,42 @@ impl Await {
         terms: &Terms<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize, Failure>> {
-        let uploaded = self.poll_upload(connection, upload, terms, cx)?;
-        let first = !std::mem::replace(&mut self.polled, true);
-        if uploaded.is_ready() && !std::mem::replace(&mut self.timed, true) {
-            // Once, for the whole head: a byte now and then gains an endpoint nothing.
-            let now = if first { terms.now } else { terms.clock.now() };
-            connection.link.expect_within(now, terms.timeouts.first_byte);
-        }
-        if terms.total.as_ref().is_some_and(|deadline| deadline.poll_passed(cx)) {
+        if terms.total.as_ref().is_some_and(|total| total.poll_passed(cx)) {
             return Poll::Ready(Err(Failure::UpstreamTimeout));
         }
+        let uploaded = self.poll_upload(connection, upload, terms, cx)?;
+        self.polls = self.polls.saturating_add(1);
         loop {
             let link = &mut connection.link;
             let scanned = self.scanner.scan(&link.buffer, &terms.limits);
             if let Some(end) = scanned.map_err(|refusal| invalid(terms, refusal))? {
                 return Poll::Ready(Ok(end));
             }
-            // While the request is still leaving, the sender's own deadline watches.
             match link.poll_fill(cx) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Failure::UpstreamReset)),
-                Poll::Ready(Ok(read)) => self.bytes += read,
-                Poll::Pending if uploaded.is_ready() && link.deadline.poll_passed(cx) => {
-                    return Poll::Ready(Err(Failure::UpstreamTimeout));
-                }
-                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(read)) if read > 0 => self.bytes += read,
+                Poll::Ready(_) => return Poll::Ready(Err(Failure::UpstreamReset)),
+                // While the request is still leaving, the sender's own deadline watches.
+                Poll::Pending if uploaded.is_pending() => return Poll::Pending,
+                Poll::Pending => return self.poll_silence(connection, terms, cx),
             }
+        }
+    }
+
+    /// Whether the endpoint has been silent too long since the request left. The deadline is set once: a
+    /// head that dribbles has no more time than one that never comes.
+    fn poll_silence<T>(
+        &mut self,
+        connection: &mut Connection,
+        terms: &Terms<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<T, Failure>> {
+        if !std::mem::replace(&mut self.head_awaited, true) {
+            let now = if self.polls == 1 { terms.now } else { terms.clock.now() };
+            connection.link.expect_within(now, terms.timeouts.first_byte);
+        }
+        match connection.link.deadline.poll_passed(cx) {
+            true => Poll::Ready(Err(Failure::UpstreamTimeout)),
+            false => Poll::Pending,
         }
     }
 
@@ -271,11 +282,11 @@ impl Await {
         if let Poll::Ready(Err(_)) = flushed {
             return Err(Failure::UpstreamReset);
         }
-        if flushed.is_ready() && !self.continue_set {
-            self.continue_set = true;
+        if flushed.is_ready() && !self.continue_awaited {
+            self.continue_awaited = true;
             link.expect_within(terms.clock.now(), CONTINUE_WAIT);
         }
-        if self.continue_set && link.deadline.poll_passed(cx) {
+        if self.continue_awaited && link.deadline.poll_passed(cx) {
             self.hold = false;
             return self.poll_upload(connection, upload, terms, cx);
         }

@@ -111,7 +111,7 @@ fn begin(
         Some(head) => forwarded::client(session.peer, Scheme::Http, head, &shared.forwarded),
         None => (session.peer.ip(), Scheme::Http),
     };
-    let client = Client { peer: session.peer, address, scheme, listener: Arc::clone(&shared.name) };
+    let client = Client { peer: session.peer, address, scheme, listener: Arc::clone(&listener.name) };
     let request_id = session.worker.request_id(head, session.peer, (&shared.forwarded, started));
     Exchange::begin(client, request_id, started)
 }

@@ -1,0 +1,75 @@
+//! An example's document, made fit for a test: port 0, and an origin of the test's own behind each endpoint.
+
+use std::collections::BTreeMap;
+
+use sluice_testkit::{Origin, Received, Reply, Script, free_port};
+use toml_edit::{DocumentMut, Item, TableLike, Value, value};
+
+/// Endpoints at this port are nobody's: connecting to them fails.
+const NOBODY: &str = "127.0.0.1:9";
+/// Endpoints at this port always answer 503, as the sample origins do.
+const FAILING: &str = "127.0.0.1:9004";
+
+/// The document, and what stands behind it.
+pub(super) struct Adapted {
+    pub(super) text: String,
+    /// Addresses as written, and the listeners that have them.
+    pub(super) listeners: BTreeMap<String, String>,
+    /// The admin address as written.
+    pub(super) admin: Option<String>,
+    /// They answer as long as this lives.
+    _origins: Vec<Origin>,
+}
+
+pub(super) async fn adapt(text: &str) -> Adapted {
+    let mut document: DocumentMut = text.parse().unwrap();
+    let mut listeners = BTreeMap::new();
+    for (name, listener) in tables(document.get_mut("listeners")) {
+        let written = listener.insert("address", value("127.0.0.1:0")).unwrap();
+        // An address may have a default for a variable.
+        let written = written.as_str().unwrap().replace("${PORT:-", "").replace('}', "");
+        listeners.insert(written, name);
+    }
+    let process = document.get_mut("process").and_then(Item::as_table_like_mut);
+    let admin = process.and_then(|process| process.get_mut("admin")).map(|admin| {
+        let written = admin.as_table_like_mut().unwrap().insert("address", value("127.0.0.1:0"));
+        written.unwrap().as_str().unwrap().to_owned()
+    });
+    let mut origins = Vec::new();
+    for (name, upstream) in tables(document.get_mut("upstreams")) {
+        let endpoints = upstream.get_mut("endpoints").and_then(Item::as_array_mut).unwrap();
+        for endpoint in endpoints.iter_mut() {
+            let address = match endpoint {
+                Value::InlineTable(table) => table.get_mut("address").unwrap(),
+                address => address,
+            };
+            let written = address.as_str().unwrap().to_owned();
+            *address = if written == NOBODY {
+                format!("127.0.0.1:{}", free_port()).into()
+            } else {
+                let origin = Origin::start(origin(name.clone(), written)).await;
+                let own = origin.address().to_string();
+                origins.push(origin);
+                own.into()
+            };
+        }
+    }
+    Adapted { text: document.to_string(), listeners, admin, _origins: origins }
+}
+
+/// What the endpoint `written` of an upstream answers: the request, or as the document's readers know it.
+fn origin(upstream: String, written: String) -> Script {
+    Script::each(move |request: &Received| {
+        let reply = match request.fields.get("upgrade") {
+            Some(protocol) => Reply::upgrade(protocol),
+            None if written == FAILING => Reply::status(503),
+            None => Reply::echo(),
+        };
+        reply.field("X-Upstream", &upstream).field("X-Endpoint", &written)
+    })
+}
+
+fn tables(item: Option<&mut Item>) -> Vec<(String, &mut dyn TableLike)> {
+    let Some(table) = item.and_then(Item::as_table_like_mut) else { return Vec::new() };
+    table.iter_mut().map(|(name, item)| (name.to_string(), item.as_table_like_mut().unwrap())).collect()
+}

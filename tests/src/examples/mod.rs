@@ -1,0 +1,171 @@
+//! Every folder in examples/ is started, with its addresses replaced by those of the test, and what its page says
+//! is done: see `page` for the words a page may use.
+
+mod document;
+mod page;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sluice_testkit::{Answer, Gateway, eventually, http, sluice};
+
+use document::Adapted;
+use page::{Command, Curl, Expected};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+fn folders() -> Vec<PathBuf> {
+    let mut folders: Vec<_> =
+        fs::read_dir(root().join("examples")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.retain(|path| path.is_dir());
+    folders.sort();
+    assert!(folders.len() >= 12, "{folders:?}");
+    folders
+}
+
+/// A reader who goes through one page.
+struct Reader {
+    gateway: Gateway,
+    adapted: Adapted,
+    jars: BTreeMap<String, BTreeMap<String, String>>,
+    /// The endpoint of the answer before.
+    endpoint: Option<String>,
+}
+
+#[tokio::test]
+async fn every_example_does_what_its_page_says() {
+    for folder in folders() {
+        let adapted = document::adapt(&fs::read_to_string(folder.join("sluice.toml")).unwrap()).await;
+        let gateway = Gateway::start(&adapted.text).await;
+        let mut reader = Reader { gateway, adapted, jars: BTreeMap::new(), endpoint: None };
+        let page = fs::read_to_string(folder.join("README.md")).unwrap();
+        let lines = page::commands(&page);
+        assert!(lines.len() > 1, "{}: a page without commands", folder.display());
+        for line in lines {
+            reader.obey(line).await;
+        }
+    }
+}
+
+impl Reader {
+    async fn obey(&mut self, line: &str) {
+        let (words, expected) = page::split(line);
+        match page::command(&words) {
+            Command::Curl(curl) => {
+                let answer = self.ask(&curl).await;
+                for clause in expected {
+                    self.compare(line, &clause, &answer);
+                }
+                self.endpoint = answer.field("x-endpoint").map(str::to_owned);
+            }
+            Command::Grep { text, file } => {
+                let path = self.gateway.scratch().file(&file);
+                let found =
+                    async || fs::read_to_string(&path).is_ok_and(|lines| lines.contains(&text)).then_some(());
+                eventually(line, found).await;
+            }
+            Command::Sluice(words) if words[0] == "run" => {
+                assert!(root().join(&words[1]).is_file(), "{line}: there is no such file");
+            }
+            Command::Sluice(mut words) => {
+                if words[0] == "reload" {
+                    words.extend(["--admin".into(), self.gateway.admin().to_string()]);
+                }
+                let ended = sluice(words).directory(root()).finish().await;
+                assert_eq!(ended.code(), 0, "{line}\n{}", ended.stderr);
+                for clause in expected {
+                    let Expected::Says(text) = clause else { panic!("{line}: only `says` fits here") };
+                    assert!(ended.stdout.contains(&text), "{line}\n{}", ended.stdout);
+                }
+            }
+        }
+    }
+
+    async fn ask(&mut self, curl: &Curl) -> Answer {
+        let address = match self.adapted.listeners.get(&curl.authority) {
+            Some(listener) => self.gateway.address(listener),
+            None if self.adapted.admin.as_ref() == Some(&curl.authority) => self.gateway.admin(),
+            None => panic!("nothing listens on {}", curl.authority),
+        };
+        let mut fields = curl.fields.clone();
+        if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            fields.push(("Host".into(), curl.authority.clone()));
+        }
+        if let Some(jar) = curl.reads.as_ref().and_then(|jar| self.jars.get(jar)) {
+            let cookies: Vec<_> = jar.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            fields.push(("Cookie".into(), cookies.join("; ")));
+        }
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let answer = http::request(address, &curl.method, &curl.target, &fields, curl.body.as_bytes()).await;
+        if let Some(jar) = &curl.writes {
+            for line in answer.fields.all("set-cookie") {
+                let pair = line.split(';').next().unwrap_or_default();
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                self.jars.entry(jar.clone()).or_default().insert(name.into(), value.into());
+            }
+        }
+        answer
+    }
+
+    fn compare(&self, line: &str, expected: &Expected, answer: &Answer) {
+        let shown = || format!("{line}\n{}{}", String::from_utf8_lossy(&answer.head), answer.text());
+        match expected {
+            Expected::Status(status) => assert_eq!(answer.status, *status, "{}", shown()),
+            Expected::From(who) => {
+                let from = [answer.field("x-upstream"), answer.field("x-endpoint")];
+                assert!(from.contains(&Some(who)), "{}", shown());
+            }
+            Expected::SameEndpoint => {
+                assert!(self.endpoint.is_some(), "{}", shown());
+                assert_eq!(answer.field("x-endpoint"), self.endpoint.as_deref(), "{}", shown());
+            }
+            Expected::SeesField(name, value) => {
+                let seen = answer.json();
+                let fields = seen["fields"].as_array().unwrap();
+                let is = |field: &&serde_json::Value| {
+                    field[0].as_str().is_some_and(|seen| seen.eq_ignore_ascii_case(name))
+                };
+                assert!(fields.iter().filter(is).any(|field| field[1] == value.as_str()), "{}", shown());
+            }
+            Expected::Sees(request) => {
+                let seen = answer.json();
+                let seen = format!(
+                    "{} {}",
+                    seen["method"].as_str().unwrap_or_default(),
+                    seen["target"].as_str().unwrap_or_default()
+                );
+                assert_eq!(&seen, request, "{}", shown());
+            }
+            Expected::Has(name, value) => {
+                let mut all = answer.fields.all(name);
+                assert!(all.any(|one| one.contains(value.as_str())), "{}", shown());
+            }
+            Expected::Answers(text) => assert!(answer.text().contains(text.as_str()), "{}", shown()),
+            Expected::Says(_) => panic!("{line}: `says` is for commands"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_documents_of_an_example_say_the_same() {
+    for folder in folders() {
+        let mut shown = Vec::new();
+        for name in ["sluice.toml", "sluice.yaml", "sluice.json"] {
+            let path = folder.join(name).display().to_string();
+            if !Path::new(&path).is_file() {
+                continue;
+            }
+            let checked = sluice(["check", &path]).finish().await;
+            assert_eq!(checked.code(), 0, "{}", checked.stderr);
+            shown.push(sluice(["config", "show", &path, "--format", "json"]).finish().await.stdout);
+        }
+        assert!(
+            shown.iter().all(|one| *one == shown[0] && one.starts_with('{')),
+            "{}: {shown:#?}",
+            folder.display()
+        );
+    }
+}

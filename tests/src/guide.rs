@@ -1,0 +1,78 @@
+//! What the guide and the README show as TOML is accepted by `sluice check`.
+//!
+//! A block of `toml` is a whole document. One of `toml fragment` is a part of one: what it needs besides, a
+//! listener, a route, the upstreams it names, is added here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sluice_testkit::{Scratch, sluice};
+use toml_edit::{DocumentMut, Item};
+
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut pages: Vec<PathBuf> =
+        fs::read_dir(root.join("docs/guide")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pages.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    pages.sort();
+    pages.push(root.join("README.md"));
+    pages
+}
+
+/// The blocks of TOML of a page: the line each begins on, whether it is a fragment, its text.
+fn blocks(page: &str) -> Vec<(usize, bool, String)> {
+    let mut blocks = Vec::new();
+    let mut open = None;
+    for (index, line) in page.lines().enumerate() {
+        match (&mut open, line) {
+            (None, "```toml") => open = Some((index + 2, false, String::new())),
+            (None, "```toml fragment") => open = Some((index + 2, true, String::new())),
+            (None, line) => assert!(!line.starts_with("```toml"), "line {}: {line}", index + 1),
+            (Some(_), "```") => blocks.extend(open.take()),
+            (Some((_, _, text)), line) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    assert!(open.is_none(), "a block without an end");
+    blocks
+}
+
+/// A fragment with what it needs besides.
+fn completed(fragment: &str) -> String {
+    let document: DocumentMut = fragment.parse().unwrap_or_else(|error| panic!("{error}\n{fragment}"));
+    let mut text = fragment.to_owned();
+    if !document.contains_key("listeners") {
+        text.push_str("[listeners.web]\naddress = \"127.0.0.1:8080\"\n");
+    }
+    let mut named: Vec<String> = Vec::new();
+    for route in document.get("routes").and_then(Item::as_array_of_tables).into_iter().flatten() {
+        let forward = route.get("forward").and_then(Item::as_table_like);
+        let upstream = forward.and_then(|forward| forward.get("upstream")).and_then(Item::as_str);
+        named.extend(upstream.map(str::to_owned));
+    }
+    named.sort();
+    named.dedup();
+    let known = |name: &String| document.get("upstreams").is_some_and(|all| all.get(name).is_some());
+    for name in named.iter().filter(|name| !known(name)) {
+        text.push_str(&format!("[upstreams.{name}]\nendpoints = [\"127.0.0.1:9001\"]\n"));
+    }
+    text
+}
+
+#[tokio::test]
+async fn every_document_in_the_guide_is_accepted() {
+    let scratch = Scratch::new();
+    let mut checked = 0;
+    for page in pages() {
+        for (line, fragment, text) in blocks(&fs::read_to_string(&page).unwrap()) {
+            let text = if fragment { completed(&text) } else { text };
+            let path = scratch.write("guide.toml", &text).display().to_string();
+            let ended = sluice(["check", &path]).finish().await;
+            assert_eq!(ended.code(), 0, "{}:{line}\n{text}\n{}", page.display(), ended.stderr);
+            checked += 1;
+        }
+    }
+    assert!(checked >= 30, "{checked} documents were found");
+}
