@@ -300,3 +300,26 @@ async fn a_request_that_goes_round_and_round_is_508() {
     assert!(first.metric("sluice_failures_total", &["code=\"loop-detected\""]).await == 1.0);
     assert_eq!(origin.count(), 0);
 }
+
+#[tokio::test]
+async fn max_forwards_counts_down_and_ends_here() {
+    let origin = Origin::start(Reply::ok("")).await;
+    let gateway = Lines {
+        route: "match = { path = \"/x\", methods = [\"GET\", \"OPTIONS\", \"TRACE\"] }",
+        ..Lines::default()
+    }
+    .start(&[origin.address()])
+    .await;
+    let ask = async |method: &str, left: &str| {
+        http::request(gateway.address("web"), method, "/x", &[("Max-Forwards", left)], b"").await
+    };
+    assert_eq!(ask("OPTIONS", "3").await.status, 200);
+    assert_eq!(origin.last().field("max-forwards"), Some("2"));
+    assert_eq!(ask("GET", "0").await.status, 200, "it only means something on OPTIONS and TRACE");
+    assert_eq!(origin.last().field("max-forwards"), Some("0"));
+    let answer = ask("OPTIONS", "0").await;
+    assert_eq!((answer.status, answer.field("allow")), (200, Some("GET, HEAD, OPTIONS, TRACE")));
+    assert_eq!(ask("TRACE", "0").await.status, 405);
+    assert_eq!(ask("OPTIONS", "many").await.status, 400);
+    assert_eq!(origin.count(), 2);
+}

@@ -74,7 +74,7 @@ async fn an_idle_timeout_does_not_touch_an_exchange() {
 #[tokio::test]
 async fn a_body_that_stalls_is_408_and_one_that_dribbles_is_not() {
     let origin = Origin::start(Reply::echo()).await;
-    let lines = Lines { listener: "timeouts.stall = \"400ms\"", ..Lines::default() };
+    let lines = Lines { listener: "timeouts.stall = \"800ms\"", ..Lines::default() };
     let gateway = lines.start(&[origin.address()]).await;
     let mut wire = Wire::connect(gateway.address("web")).await;
     wire.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\n").await;
@@ -124,8 +124,8 @@ async fn the_listeners_time_for_an_exchange_ends_with_504() {
 async fn the_routes_time_is_over_all_attempts() {
     let origins = [Origin::start(Reply::never()).await, Origin::start(Reply::never()).await];
     let lines = Lines {
-        forward: "timeout = \"600ms\", retry = { attempts = 5 }",
-        upstream: "timeouts.first_byte = \"400ms\"",
+        forward: "timeout = \"1200ms\", retry = { attempts = 5 }",
+        upstream: "timeouts.first_byte = \"800ms\"",
         ..Lines::default()
     };
     let gateway = lines.start(&[origins[0].address(), origins[1].address()]).await;

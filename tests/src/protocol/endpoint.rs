@@ -1,8 +1,11 @@
 //! Endpoints that break off, talk nonsense or talk too much: the client always sees that it is not whole.
 
+use std::time::Duration;
+
 use sluice_testkit::{Origin, Reply, Wire, http};
 
 use crate::forward::gateway;
+use crate::setup::Lines;
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_seen_as_broken_by_every_client() {
@@ -149,5 +152,38 @@ async fn internal_words_never_reach_the_client() {
                 assert!(!all.contains(word), "{word} in {all}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_dribbled_answer_head_gets_no_more_time_for_each_byte() {
+    let slow = Reply::ok("x").field("X-Long", &"x".repeat(2_000)).dribble(1, Duration::from_millis(30));
+    let origin = Origin::start(slow).await;
+    let lines = Lines { upstream: "timeouts.first_byte = \"300ms\"", ..Lines::default() };
+    let gateway = lines.start(&[origin.address()]).await;
+    let answer = http::get(gateway.address("web"), "/").await;
+    assert_eq!((answer.status, answer.code().as_str()), (504, "upstream-timeout"));
+}
+
+#[tokio::test]
+async fn interim_answers_without_end_are_no_answer() {
+    let bytes = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n".repeat(2_000);
+    let origin = Origin::start(Reply::raw(bytes)).await;
+    let gateway = gateway(&[origin.address()]).await;
+    let answer = http::get(gateway.address("web"), "/").await;
+    assert_eq!((answer.status, answer.code().as_str()), (502, "upstream-invalid"));
+}
+
+#[tokio::test]
+async fn a_connection_to_an_http_1_0_endpoint_is_kept_only_when_it_says_so() {
+    for (field, connections) in [("", 2), ("Connection: keep-alive\r\n", 1)] {
+        let answer = format!("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n{field}\r\nok");
+        let origin = Origin::start(Reply::raw(answer)).await;
+        let gateway = gateway(&[origin.address()]).await;
+        for _ in 0..2 {
+            let answer = http::get(gateway.address("web"), "/").await;
+            assert_eq!((answer.text().as_str(), answer.version.as_str()), ("ok", "HTTP/1.1"));
+        }
+        assert_eq!(origin.connections(), connections, "{field:?}");
     }
 }

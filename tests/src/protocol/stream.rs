@@ -49,8 +49,8 @@ async fn uploads_of_12_mib_pass_whole() {
 async fn r19_a_stream_may_take_longer_than_every_timeout_that_is_not_for_the_whole() {
     let origin = Origin::start(Reply::ok(vec![b'x'; 500]).dribble(10, Duration::from_millis(30))).await;
     let lines = Lines {
-        listener: "timeouts = { head = \"500ms\", idle = \"500ms\", stall = \"500ms\" }",
-        upstream: "timeouts = { connect = \"500ms\", first_byte = \"500ms\", idle = \"500ms\" }",
+        listener: "timeouts = { head = \"1s\", idle = \"1s\", stall = \"1s\" }",
+        upstream: "timeouts = { connect = \"1s\", first_byte = \"1s\", idle = \"1s\" }",
         ..Lines::default()
     };
     let gateway = lines.start(&[origin.address()]).await;

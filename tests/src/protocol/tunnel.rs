@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sluice_testkit::{Gateway, ManualOrigin, Origin, Reply, Signal, Wire, http};
+use sluice_testkit::{Gateway, ManualOrigin, Origin, Reply, Signal, Wire, eventually, http};
 
 use crate::forward::gateway;
 use crate::setup::Lines;
@@ -97,10 +97,10 @@ async fn each_side_may_finish_first_and_still_listen() {
 #[tokio::test]
 async fn a_tunnel_closes_when_nothing_moves_and_only_then() {
     let origin = ManualOrigin::start().await;
-    let lines = Lines { listener: "timeouts.idle = \"500ms\"", ..UPGRADES };
+    let lines = Lines { listener: "timeouts.idle = \"1s\"", ..UPGRADES };
     let gateway = lines.start(&[origin.address()]).await;
     let (mut client, mut endpoint) = tunnel(&origin, &gateway).await;
-    let mut turns = tokio::time::interval(Duration::from_millis(50));
+    let mut turns = tokio::time::interval(Duration::from_millis(60));
     for _ in 0..24 {
         turns.tick().await;
         endpoint.send("tick").await;
@@ -175,4 +175,28 @@ async fn a_drain_does_not_wait_for_a_tunnel_beyond_its_deadline() {
     gateway.wait_exit().await;
     client.expect_closed().await;
     endpoint.expect_closed().await;
+}
+
+#[tokio::test]
+async fn an_http_1_0_client_cannot_ask_for_an_upgrade() {
+    let origin = Origin::start(Reply::echo()).await;
+    let gateway = UPGRADES.start(&[origin.address()]).await;
+    let mut client = Wire::connect(gateway.address("web")).await;
+    client.send(ASKED.replace("HTTP/1.1", "HTTP/1.0")).await;
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!(origin.last().field("upgrade"), None);
+}
+
+#[tokio::test]
+async fn a_tunnel_counts_at_its_endpoint_until_it_ends() {
+    let origin = ManualOrigin::start().await;
+    let gateway = UPGRADES.start(&[origin.address()]).await;
+    let (client, endpoint) = tunnel(&origin, &gateway).await;
+    assert_eq!(gateway.metric("sluice_endpoint_in_flight", &[]).await, 1.0);
+    drop(client);
+    drop(endpoint);
+    eventually("nothing in flight", async || {
+        (gateway.metric("sluice_endpoint_in_flight", &[]).await == 0.0).then_some(())
+    })
+    .await;
 }

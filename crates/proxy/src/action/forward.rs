@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::h1::{self, Limits, Persist};
-use sluice_http::{Body, NameId, Request, Response, ResponseHead};
+use sluice_http::{Body, NameId, Request, Response, ResponseHead, Version};
 use sluice_traffic::breaker::Admission;
 use sluice_traffic::retry::{self, Sent};
 use sluice_traffic::selection::Tried;
@@ -168,9 +168,10 @@ impl Forward {
         }
     }
 
-    /// An upgrade goes on only where the route allows it.
+    /// An upgrade goes on only where the route allows it, and not from HTTP/1.0 (RFC 9110 section 7.8).
     fn persist(&self, request: &mut Request) -> Persist {
-        if self.upgrade && h1::upgrade(&request.head.fields).is_some() {
+        let may = self.upgrade && request.head.version != Version::Http10;
+        if may && h1::upgrade(&request.head.fields).is_some() {
             return Persist::Upgrade;
         }
         Persist::KeepAlive

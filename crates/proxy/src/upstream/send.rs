@@ -132,7 +132,10 @@ pub async fn exchange(
     let received = waiting.answer(&mut connection, &mut upload, request.head.method, terms).await;
     match received {
         Ok((head, Framing::None)) if head.status == 101 => match persist {
-            Persist::Upgrade => Ok(Answer::Switched(head, connection)),
+            Persist::Upgrade => {
+                connection.in_flight = Some(guard);
+                Ok(Answer::Switched(head, connection))
+            }
             _ => Err(Lost { failure: Failure::UpgradeRefused, sent: Sent::Something }),
         },
         Ok((head, framing)) => Ok(receive(connection, head, framing, upload, guard, terms)),
@@ -163,6 +166,9 @@ struct Await {
 /// How long a body is held back for an endpoint that never says 100 Continue.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
+/// The most interim answers of one exchange: they wait in memory for a client that reads slowly.
+const INTERIMS: usize = 100;
+
 impl Await {
     async fn answer(
         &mut self,
@@ -171,7 +177,7 @@ impl Await {
         method: Method,
         terms: &Terms<'_>,
     ) -> Result<(ResponseHead, Framing), Failure> {
-        loop {
+        for _ in 0..=INTERIMS {
             let end = poll_fn(|cx| self.poll_head(connection, upload, terms, cx)).await?;
             let text = connection.link.buffer.split_to(end).freeze();
             self.scanner = Scanner::default();
@@ -186,6 +192,7 @@ impl Await {
                 _ => return Ok((head, framing)),
             }
         }
+        Err(Failure::UpstreamInvalid)
     }
 
     /// Goes on sending and reading until a whole head stands in the buffer; gives its length.
