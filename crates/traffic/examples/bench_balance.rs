@@ -55,7 +55,7 @@ fn main() {
         for &(label, weights) in labels(config.kind()) {
             print!("{:<20}", format!("{name}{label}"));
             for count in COUNTS {
-                print!("{:>18.1}", nanos(&config, count, *weights));
+                print!("{:>18.1}", nanos(&config, count, weights));
             }
             println!();
         }
