@@ -9,6 +9,7 @@ use super::report::Finding;
 use super::shape::{Additional, Kinds, Shape, ShapeId, Shapes};
 use super::suggest;
 use super::tree::{Key, Node, Origin, Value};
+use crate::closest::closest;
 use crate::problem::{At, Step};
 use crate::value;
 
@@ -181,7 +182,7 @@ impl Walk<'_> {
         near: &[&'n str],
         all: &[&'n str],
     ) -> Option<&'n str> {
-        let meant = suggest::nearest(&key.text, near.iter().copied());
+        let meant = closest(&key.text, near.iter().copied());
         let hint = match meant {
             Some(meant) => format!("did you mean `{meant}`?"),
             None if all.is_empty() => "no keys are allowed here".to_owned(),
@@ -205,7 +206,7 @@ impl Walk<'_> {
         let allowed: Vec<&str> = allowed.iter().map(String::as_str).collect();
         let (message, meant) = match &node.value {
             Value::String(text) if !node.is_secret() => {
-                (format!("unknown value `{text}`"), suggest::nearest(text, allowed.iter().copied()))
+                (format!("unknown value `{text}`"), closest(text, allowed.iter().copied()))
             }
             _ => ("this value is not one of those allowed".to_owned(), None),
         };

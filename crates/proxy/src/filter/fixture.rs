@@ -4,31 +4,18 @@ use std::time::Instant;
 
 use sluice_http::{Body, FieldName, Fields, Request, RequestHead, Response, ResponseHead};
 
-use crate::exchange::{Client, Exchange, Outcome, Phases};
-use crate::facts::{Params, Scheme};
+use crate::exchange::{Client, Exchange};
+use crate::facts::Scheme;
 
 /// An exchange of route "shop" from 192.0.2.7:4711 with request id "r-1" and this normalised path.
 #[allow(clippy::disallowed_methods, reason = "an Instant can only be made from the clock; no test reads it")]
 pub(crate) fn exchange(path: &str) -> Exchange {
     let peer = "192.0.2.7:4711".parse().unwrap();
-    Exchange {
-        client: Client { peer, address: peer.ip(), scheme: Scheme::Http, listener: "web".into() },
-        request_id: "r-1".to_owned(),
-        started: Instant::now(),
-        path: path.to_owned(),
-        route: "shop".into(),
-        route_index: None,
-        params: Params::default(),
-        upstream: "".into(),
-        endpoint: "".into(),
-        attempts: 0,
-        phases: Phases::default(),
-        outcome: Outcome::Completed,
-        status: 0,
-        received: 0,
-        sent: 0,
-        allow: String::new(),
-    }
+    let client = Client { peer, address: peer.ip(), scheme: Scheme::Http, listener: "web".into() };
+    let mut exchange = Exchange::begin(client, "r-1".to_owned(), Instant::now());
+    exchange.path = path.to_owned();
+    exchange.route = "shop".into();
+    exchange
 }
 
 /// A request for host "shop.example" without a body.

@@ -10,7 +10,7 @@ use sluice_http::NameId;
 
 use super::*;
 use crate::exchange::{Client, Exchange, Outcome, Phases};
-use crate::facts::{Params, Scheme};
+use crate::facts::Scheme;
 use crate::failure::Failure;
 use crate::observe::metrics::Format;
 use crate::problem::{At, Problems};
@@ -23,33 +23,26 @@ fn plan(text: &str) -> Plan {
 
 #[expect(clippy::disallowed_methods, reason = "an exchange has a start, which no line shows")]
 fn exchange() -> Exchange {
-    Exchange {
-        client: Client {
-            peer: "192.0.2.7:5000".parse().unwrap(),
-            address: "192.0.2.7".parse().unwrap(),
-            scheme: Scheme::Http,
-            listener: "web".into(),
-        },
-        request_id: "r-1".to_owned(),
-        started: Instant::now(),
-        path: "/v1/products/7".to_owned(),
-        route: "products".into(),
-        route_index: None,
-        params: Params::default(),
-        upstream: "catalog".into(),
-        endpoint: "127.0.0.1:9001".into(),
-        attempts: 1,
-        phases: Phases {
-            connected: Duration::from_micros(250),
-            first_byte: Duration::from_micros(3_050),
-            total: Duration::from_micros(12_345),
-        },
-        outcome: Outcome::Completed,
-        status: 200,
-        received: 0,
-        sent: 2_326,
-        allow: String::new(),
-    }
+    let client = Client {
+        peer: "192.0.2.7:5000".parse().unwrap(),
+        address: "192.0.2.7".parse().unwrap(),
+        scheme: Scheme::Http,
+        listener: "web".into(),
+    };
+    let mut exchange = Exchange::begin(client, "r-1".to_owned(), Instant::now());
+    exchange.path = "/v1/products/7".to_owned();
+    exchange.route = "products".into();
+    exchange.upstream = "catalog".into();
+    exchange.endpoint = "127.0.0.1:9001".into();
+    exchange.attempts = 1;
+    exchange.phases = Phases {
+        connected: Duration::from_micros(250),
+        first_byte: Duration::from_micros(3_050),
+        total: Duration::from_micros(12_345),
+    };
+    exchange.status = 200;
+    exchange.sent = 2_326;
+    exchange
 }
 
 fn head() -> RequestHead {

@@ -125,7 +125,7 @@ mod tests {
             exchange::run(session, listener, running, served)
         });
         assert!(exchange <= 4096, "the future of an exchange has grown to {exchange} bytes");
-        let idle = size_of_serve(|worker, listener, stream, peer| serve(worker, listener, stream, peer));
+        let idle = size_of_serve(serve);
         assert!(idle <= 512, "the task of an idle connection has grown to {idle} bytes");
     }
 }
