@@ -194,7 +194,7 @@ fn tag(choice: &Value) -> Option<(&str, &Value)> {
 /// Whether it is a table that holds no key.
 fn is_empty(value: &Value) -> bool {
     value["additionalProperties"] == false
-        && value["properties"].as_object().is_none_or(|keys| keys.is_empty())
+        && value["properties"].as_object().is_none_or(serde_json::Map::is_empty)
 }
 
 /// Whether the choices are told in a line: none is a table named by its key.
