@@ -15,6 +15,10 @@ mod documents;
 #[cfg(feature = "gateway")]
 mod examples;
 #[cfg(feature = "gateway")]
+mod explain;
+#[cfg(feature = "gateway")]
+mod filters;
+#[cfg(feature = "gateway")]
 mod forward;
 #[cfg(feature = "gateway")]
 mod guide;
@@ -23,7 +27,17 @@ mod http;
 #[cfg(feature = "gateway")]
 mod malformed;
 #[cfg(feature = "gateway")]
+mod observe;
+#[cfg(feature = "gateway")]
+mod protocol;
+#[cfg(feature = "gateway")]
 mod reload;
+#[cfg(feature = "gateway")]
+mod routing;
+#[cfg(feature = "gateway")]
+mod setup;
 #[cfg(feature = "gateway")]
 mod smoke;
 mod tidy;
+#[cfg(feature = "gateway")]
+mod upstream;

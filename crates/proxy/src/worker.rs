@@ -57,6 +57,8 @@ pub struct Running {
     pub snapshot: Arc<Snapshot>,
     /// The worker's part of each upstream, in the model's order.
     pub upstreams: Vec<Rc<Local>>,
+    /// The routes' names, in the model's order: the worker's own copies, see `upstream::Local::name`.
+    pub names: Vec<Arc<str>>,
     /// Counters of each route, in the model's order.
     pub routes: Vec<Arc<RouteCells>>,
     /// Counters of exchanges without a route.
@@ -78,6 +80,7 @@ impl Running {
         Running {
             upstreams: snapshot.upstreams.iter().map(local).collect(),
             routes: snapshot.model.routes.iter().map(|route| registry.route(index, &route.name)).collect(),
+            names: snapshot.model.routes.iter().map(|route| Arc::from(&*route.name)).collect(),
             unrouted: registry.route(index, ""),
             log: snapshot.log.as_ref().map(|log| RefCell::new(log.writer())),
             listeners: (snapshot.listeners.iter())
@@ -119,6 +122,7 @@ impl Worker {
         let empty = Running {
             snapshot: Arc::clone(snapshot),
             upstreams: Vec::new(),
+            names: Vec::new(),
             routes: Vec::new(),
             unrouted: gateway.registry.route(index, ""),
             log: None,

@@ -7,6 +7,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -25,6 +26,14 @@ pub struct Peer {
 /// A port that was free a moment ago. Only for programs that cannot say which port they got.
 pub fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).unwrap().port()
+}
+
+/// A loopback address that no other part of the tests listens on, so that a port of it is still free when
+/// its server stops and starts again.
+pub fn own_loopback() -> Ipv4Addr {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    Ipv4Addr::new(127, 1 + (std::process::id() % 250) as u8, high, low)
 }
 
 impl Peer {

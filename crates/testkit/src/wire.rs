@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::deadline::within;
-use crate::message::{Answer, Broken, RawBody, RawHead, Reader, answer_ends};
+use crate::message::{Answer, Broken, Fields, RawBody, RawHead, Reader, Received, answer_ends, request_ends};
 
 /// One connection to a server under test. Every wait has a deadline.
 #[derive(Debug)]
@@ -31,7 +31,8 @@ impl Wire {
         Wire::over(connected.unwrap_or_else(|error| panic!("cannot connect to {address}: {error}")))
     }
 
-    fn over(stream: TcpStream) -> Wire {
+    /// A connection that was accepted.
+    pub(crate) fn over(stream: TcpStream) -> Wire {
         stream.set_nodelay(true).unwrap();
         Wire { reader: Reader::new(stream) }
     }
@@ -96,6 +97,21 @@ impl Wire {
         joined(status, head, RawBody::default())
     }
 
+    /// The head of the next request, for a test that plays an origin; its body is left unread.
+    pub async fn request_head(&mut self) -> Received {
+        let head = within("a request's head", self.reader.head()).await;
+        received(head.unwrap_or_else(|broken| panic!("no request: {}", sentence(broken))))
+    }
+
+    /// The next request with its body, for a test that plays an origin.
+    pub async fn request(&mut self) -> Received {
+        let mut request = self.request_head().await;
+        let body = within("a request's body", self.reader.body(request_ends(&request.fields))).await;
+        let body = body.unwrap_or_else(|broken| panic!("no whole request: {}", sentence(broken)));
+        (request.body, request.body_on_wire, request.trailers) = (body.content, body.on_wire, body.trailers);
+        request
+    }
+
     /// The next `length` bytes.
     pub async fn read(&mut self, length: usize) -> Vec<u8> {
         let read = within("bytes", self.reader.take(length)).await;
@@ -106,6 +122,12 @@ impl Wire {
     pub async fn read_to_end(&mut self) -> Vec<u8> {
         within("the end", async { while self.reader.more().await {} }).await;
         std::mem::take(&mut self.reader.buffer)
+    }
+
+    /// Everything until the peer closes; an error when it resets instead, which discards what had come.
+    pub async fn try_read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
+        within("the end", self.reader.from.read_to_end(&mut self.reader.buffer)).await?;
+        Ok(std::mem::take(&mut self.reader.buffer))
     }
 
     /// The very next bytes must be these.
@@ -150,6 +172,21 @@ fn status_of(head: &RawHead) -> Result<u16, String> {
     match head.start[1].parse() {
         Ok(status) if known => Ok(status),
         _ => Err(format!("a start line that is none: {:?}", head.start)),
+    }
+}
+
+fn received(head: RawHead) -> Received {
+    let [method, target, version] = head.start;
+    Received {
+        head: head.bytes,
+        method,
+        target,
+        version,
+        fields: head.fields,
+        body: Vec::new(),
+        body_on_wire: Vec::new(),
+        trailers: Fields::default(),
+        connection: 0,
     }
 }
 

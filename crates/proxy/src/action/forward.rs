@@ -1,8 +1,8 @@
 //! The forward action: send the request to an upstream, on another endpoint again when that is safe.
 //!
 //! Promise: a request is sent again only when nothing of it was sent, or its method is idempotent and the
-//! policy allows it; never to an endpoint that was tried; never beyond the retry budget. One resend over a
-//! fresh connection is free when a pooled connection turns out stale.
+//! policy allows it; never to an endpoint that was tried; never beyond the retry budget when something was
+//! sent. One resend over a fresh connection is free when a pooled connection turns out stale.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::h1::{self, Limits, Persist};
-use sluice_http::{Body, NameId, Request, Response, ResponseHead};
+use sluice_http::{Body, NameId, Request, Response, ResponseHead, Version};
 use sluice_traffic::breaker::Admission;
 use sluice_traffic::retry::{self, Sent};
 use sluice_traffic::selection::Tried;
@@ -27,6 +27,7 @@ use crate::upstream::live::InFlight;
 use crate::upstream::pick::{Came, Choice};
 use crate::upstream::send::{self, Answer, Lost, Terms};
 use crate::value::Period;
+use crate::world::Deadline;
 
 /// Send the request to an upstream.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -151,7 +152,7 @@ impl Forward {
         request: &mut Request,
     ) -> Result<Forwarded, Failure> {
         let local = &scene.upstreams[self.upstream];
-        exchange.upstream = Arc::clone(&local.shared.name);
+        exchange.upstream = Arc::clone(&local.name);
         let persist = self.persist(request);
         let mut tried = Tried::default();
         let started = exchange.started;
@@ -167,9 +168,10 @@ impl Forward {
         }
     }
 
-    /// An upgrade goes on only where the route allows it.
+    /// An upgrade goes on only where the route allows it, and not from HTTP/1.0 (RFC 9110 section 7.8).
     fn persist(&self, request: &mut Request) -> Persist {
-        if self.upgrade && h1::upgrade(&request.head.fields).is_some() {
+        let may = self.upgrade && request.head.version != Version::Http10;
+        if may && h1::upgrade(&request.head.fields).is_some() {
             return Persist::Upgrade;
         }
         Persist::KeepAlive
@@ -183,26 +185,26 @@ impl Forward {
         request: &mut Request,
         (persist, tried): (Persist, &mut Tried),
     ) -> Result<Forwarded, Failure> {
-        let mut last = None;
+        let mut failed: Option<Attempt> = None;
         loop {
             let now = scene.world.clock.now();
             let moment = scene.world.clock.moment(now);
             let choice = match local.pick(scene.world, &exchange.facts(&request.head), tried, moment) {
                 Ok(choice) => choice,
-                // Nobody is left to try: the failure of the last attempt says more than "no endpoint".
-                Err(failure) => return Err(last.unwrap_or(failure)),
+                // Nobody is left to try: what the last attempt gave says more than "no endpoint".
+                Err(failure) => return failed.map_or(Err(failure), |last| self.settle(exchange, last)),
             };
+            if failed.take().is_some() {
+                local.cells.retries.add(1);
+            }
             tried.insert(choice.index);
             exchange.attempts += 1;
-            exchange.endpoint = Arc::clone(&local.shared.endpoints[choice.index].address);
+            exchange.endpoint = Arc::clone(&local.addresses[choice.index]);
             let attempt = self.attempt(scene, local, exchange, request, (persist, choice, now)).await;
             if !self.again(scene, local, exchange, request, &attempt) {
                 return self.settle(exchange, attempt);
             }
-            local.cells.retries.add(1);
-            if let Err(lost) = attempt.result {
-                last = Some(lost.failure);
-            }
+            failed = Some(attempt);
         }
     }
 
@@ -222,6 +224,11 @@ impl Forward {
             HostConfig::Set(host) => request.head.fields.set(NameId::Host, host.as_bytes()),
         }
         let mut now = started;
+        let total = local.shared.policy.timeouts.total.map(|limit| {
+            let deadline = scene.world.timers.deadline();
+            deadline.set(started, limit);
+            Rc::new(deadline)
+        });
         let record = Recorder { scene, local, index: choice.index, admission: choice.admission, done: false };
         let mut stale_allowed = true;
         let result = loop {
@@ -235,7 +242,7 @@ impl Forward {
             }
             exchange.phases.connected = now.saturating_duration_since(exchange.started);
             let guard = InFlight::begin(&endpoint.live);
-            let terms = terms(scene, local, choice.index, now);
+            let terms = terms(scene, local, choice.index, (now, total.clone()));
             let result = send::exchange(connection, request, persist, guard, &terms).await;
             match result {
                 Err(lost) if origin == Origin::Reused && may_resend(request, lost) => stale_allowed = false,
@@ -272,9 +279,16 @@ impl Forward {
             true => retry::Idempotent::Yes,
             false => retry::Idempotent::No,
         };
-        whole
-            && retry::may_retry(class, sent, idempotent, exchange.attempts, self.attempts)
-            && local.withdraw(scene.world.clock.moment(scene.world.clock.now()))
+        if !whole || !retry::may_retry(class, sent, idempotent, exchange.attempts, self.attempts) {
+            return false;
+        }
+        // What was not sent is sent once only: it multiplies no traffic, so it needs no budget.
+        let granted =
+            sent == Sent::Nothing || local.withdraw(scene.world.clock.moment(scene.world.clock.now()));
+        if !granted {
+            local.cells.retries_denied.add(1);
+        }
+        granted
     }
 
     /// Whether the body announced by the head is no longer here.
@@ -305,15 +319,14 @@ impl Forward {
 /// What an endpoint's answer head may look like: roomier than a client's request.
 const ANSWER_LIMITS: Limits = Limits { line: 64 * 1024, head: 128 * 1024, fields: 200 };
 
-fn terms<'a>(scene: &'a Scene<'_>, local: &'a Rc<Local>, index: usize, now: Instant) -> Terms<'a> {
-    let timeouts = local.shared.policy.timeouts;
-    let total = timeouts.total.map(|limit| {
-        let deadline = scene.world.timers.deadline();
-        deadline.set(now, limit);
-        Rc::new(deadline)
-    });
+fn terms<'a>(
+    scene: &'a Scene<'_>,
+    local: &'a Rc<Local>,
+    index: usize,
+    (now, total): (Instant, Option<Rc<Deadline>>),
+) -> Terms<'a> {
     Terms {
-        timeouts,
+        timeouts: local.shared.policy.timeouts,
         limits: ANSWER_LIMITS,
         total,
         now,

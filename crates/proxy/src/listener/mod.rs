@@ -15,6 +15,8 @@ use crate::sockets::Bound;
 pub struct LocalListener {
     /// What was written about it.
     pub shared: Arc<ListenerPolicy>,
+    /// Its name: the worker's own copy, see `upstream::Local::name`.
+    pub name: Arc<str>,
     /// Its socket.
     pub bound: Arc<Bound>,
     /// Counters.
@@ -30,7 +32,12 @@ impl LocalListener {
         worker: usize,
     ) -> LocalListener {
         let cells = registry.listener(worker, &shared.name);
-        LocalListener { shared: Arc::clone(shared), bound: Arc::clone(bound), cells }
+        LocalListener {
+            shared: Arc::clone(shared),
+            name: Arc::from(&*shared.name),
+            bound: Arc::clone(bound),
+            cells,
+        }
     }
 
     /// Whether it was removed from the configuration.

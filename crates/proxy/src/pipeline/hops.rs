@@ -39,7 +39,10 @@ pub fn max_forwards(head: &mut RequestHead, allow: &str) -> Result<Hop, Failure>
         return Err(Failure::MethodNotAllowed);
     }
     let mut answer = ResponseHead::new(200);
-    answer.fields.append(NameId::Allow, allow.as_bytes());
+    // Empty where every method goes: an empty field would say that none does.
+    if !allow.is_empty() {
+        answer.fields.append(NameId::Allow, allow.as_bytes());
+    }
     Ok(Hop::Here(Response { head: answer, body: Body::Empty }))
 }
 

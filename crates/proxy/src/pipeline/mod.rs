@@ -13,8 +13,9 @@ pub mod problem_answer;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use hops::Hop;
 use problem_answer::Form;
-use sluice_http::{NameId, Request, Response, ResponseHead};
+use sluice_http::{Method, NameId, Request, Response, ResponseHead};
 
 use crate::action::forward::Forwarded;
 use crate::action::{self, Action};
@@ -55,6 +56,9 @@ pub async fn handle(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Re
         Ok(route) => route,
         Err(failure) => return Handled::Response(fail(scene, exchange, request, failure)),
     };
+    if let Some(answer) = limited(scene, exchange, request) {
+        return Handled::Response(answer);
+    }
     forwarded::apply(&mut request.head, exchange, &scene.listener.shared.forwarded);
     let entered = filter::request_phase(&route.filters, exchange, request).await;
     let acted = match entered.flow {
@@ -79,6 +83,25 @@ pub async fn handle(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Re
     Handled::Response(response)
 }
 
+/// The answer to a request that may travel no further.
+fn limited(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Request) -> Option<Response> {
+    let counts = matches!(request.head.method, Method::Options | Method::Trace);
+    if !counts || !request.head.fields.contains(NameId::MaxForwards) {
+        return None;
+    }
+    let now = scene.worker.world.clock.unix().as_secs();
+    exchange.allow = scene.running.snapshot.model.table.allow(&exchange.facts(&request.head), now);
+    match hops::max_forwards(&mut request.head, &exchange.allow) {
+        Ok(Hop::On) => None,
+        Ok(Hop::Here(mut response)) => {
+            exchange.outcome = Outcome::Answered;
+            mark(scene, exchange, &mut response);
+            Some(response)
+        }
+        Err(failure) => Some(fail(scene, exchange, request, failure)),
+    }
+}
+
 /// Normalises the path and finds the route.
 fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) -> Result<&'a Route, Failure> {
     exchange.path = normalize::path(request.head.path())?.into_owned();
@@ -89,7 +112,7 @@ fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) ->
         Lookup::Found { route, params } => {
             let found = &model.routes[route];
             exchange.params = params;
-            exchange.route = Arc::clone(&found.name);
+            exchange.route = Arc::clone(&scene.running.names[route]);
             exchange.route_index = Some(route);
             Ok(found)
         }

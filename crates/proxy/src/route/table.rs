@@ -78,7 +78,8 @@ impl Table {
         }
     }
 
-    fn allow(&self, facts: &Facts<'_>, now_unix: u64) -> String {
+    /// The methods that routes name for what the request asks for, as a value of Allow.
+    pub fn allow(&self, facts: &Facts<'_>, now_unix: u64) -> String {
         let mut allowed = Allowed { routes: &self.routes, facts, now_unix, names: BTreeSet::new() };
         self.hosts.walk(&self.routes, facts, &mut allowed);
         method::allow_value(&allowed.names)

@@ -54,7 +54,8 @@ pub struct Config {
     /// How long things may take.
     #[serde(default)]
     pub timeouts: TimeoutsConfig,
-    /// How many retries all requests to this upstream may cause together.
+    /// How many retries all requests to this upstream may cause together. One of a request of which nothing
+    /// was sent, as after a connect error, always may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_budget: Option<BudgetConfig>,
 }
@@ -228,7 +229,8 @@ pub struct TimeoutsConfig {
     pub total: Option<Period>,
 }
 
-/// How many retries all requests to an upstream may cause together.
+/// How many retries all requests to an upstream may cause together, but for those of requests of which
+/// nothing was sent.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct BudgetConfig {

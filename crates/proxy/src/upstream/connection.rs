@@ -14,8 +14,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::failure::Failure;
+use crate::upstream::Endpoint;
 use crate::upstream::config::PoolPolicy;
-use crate::upstream::{Endpoint, live::Live};
+use crate::upstream::live::{InFlight, Live};
 use crate::wire::Link;
 use crate::world::World;
 
@@ -23,6 +24,8 @@ use crate::world::World;
 pub struct Connection {
     /// The connection.
     pub link: Link,
+    /// Counts at the endpoint while it is a tunnel.
+    pub in_flight: Option<InFlight>,
     /// Its place among the endpoint's `max_connections`.
     _permit: Option<OwnedSemaphorePermit>,
     /// When it was seen idle first; the sweep notes it, so that giving back needs no clock.
@@ -189,7 +192,7 @@ pub async fn dial(
     };
     let _ = stream.set_nodelay(true);
     let link = Link::new(stream, world.clock, &world.timers);
-    Ok(Box::new(Connection { link, _permit: permit, idle_since: None }))
+    Ok(Box::new(Connection { link, in_flight: None, _permit: permit, idle_since: None }))
 }
 
 /// Tries the addresses of a name in the resolver's order.

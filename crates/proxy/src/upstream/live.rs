@@ -62,12 +62,11 @@ impl Live {
         }
     }
 
-    /// Notes what active checks say. Coming back starts its slow start and ends its ejection.
+    /// Notes what active checks say. Coming back starts its slow start.
     pub fn set_health(&self, health: Health, now: Moment) {
         let before = self.health.swap(health as u8, Ordering::Relaxed);
         if health == Health::Healthy && before == Health::Unhealthy as u8 {
             self.up_since.store(now.0.max(1), Ordering::Relaxed);
-            self.ejection.clear(now);
         }
     }
 

@@ -74,6 +74,11 @@ pub trait Events {
 pub struct Local {
     /// The shared part.
     pub shared: Arc<Upstream>,
+    /// Its name. Exchanges keep names by counted reference: a worker counts its own, because a count that
+    /// all workers change would make them wait for each other's caches.
+    pub name: Arc<str>,
+    /// The endpoints' addresses, likewise.
+    pub addresses: Vec<Arc<str>>,
     /// A pool for each endpoint.
     pub pools: Vec<Rc<Pool>>,
     /// Counters.
@@ -117,6 +122,8 @@ impl Local {
             endpoint_cells: (shared.endpoints.iter())
                 .map(|endpoint| registry.endpoint(worker, &shared.name, &endpoint.address))
                 .collect(),
+            name: Arc::from(&*shared.name),
+            addresses: shared.endpoints.iter().map(|endpoint| Arc::from(&*endpoint.address)).collect(),
             balancer: RefCell::new(balancer),
             sticky: RefCell::new(sticky),
             budget,

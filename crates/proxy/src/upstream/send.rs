@@ -29,7 +29,7 @@ pub struct Terms<'a> {
     pub timeouts: Timeouts,
     /// How much of an answer's head is accepted.
     pub limits: Limits,
-    /// The end of the attempt, when it has one: the answer's body fails then.
+    /// The end of the attempt, when it has one: the wait for the answer, or the answer's body, fails then.
     pub total: Option<Rc<Deadline>>,
     /// When the attempt began: the answer's head is expected from then on, if the request needs no waiting.
     pub now: Instant,
@@ -121,12 +121,21 @@ pub async fn exchange(
     };
     let mut upload = Upload { sender: Sender::new(text, framing), body, finished: false };
     let expects = streamed && request.head.fields.contains(sluice_http::NameId::Expect);
-    let mut waiting =
-        Await { scanner: Scanner::default(), bytes: 0, hold: expects, continue_set: false, polled: false };
+    let mut waiting = Await {
+        scanner: Scanner::default(),
+        bytes: 0,
+        hold: expects,
+        continue_awaited: false,
+        head_awaited: false,
+        polls: 0,
+    };
     let received = waiting.answer(&mut connection, &mut upload, request.head.method, terms).await;
     match received {
         Ok((head, Framing::None)) if head.status == 101 => match persist {
-            Persist::Upgrade => Ok(Answer::Switched(head, connection)),
+            Persist::Upgrade => {
+                connection.in_flight = Some(guard);
+                Ok(Answer::Switched(head, connection))
+            }
             _ => Err(Lost { failure: Failure::UpgradeRefused, sent: Sent::Something }),
         },
         Ok((head, framing)) => Ok(receive(connection, head, framing, upload, guard, terms)),
@@ -147,13 +156,18 @@ struct Await {
     bytes: usize,
     /// The body is held back until the endpoint says 100 (RFC 9110 section 10.1.1), or a second passes.
     hold: bool,
-    continue_set: bool,
-    /// It has been polled: what left at once left at the attempt's beginning.
-    polled: bool,
+    continue_awaited: bool,
+    /// The deadline of the head runs.
+    head_awaited: bool,
+    /// How often it was polled: what left at the first poll left when the attempt began.
+    polls: u32,
 }
 
 /// How long a body is held back for an endpoint that never says 100 Continue.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// The most interim answers of one exchange: they wait in memory for a client that reads slowly.
+const INTERIMS: usize = 100;
 
 impl Await {
     async fn answer(
@@ -163,7 +177,7 @@ impl Await {
         method: Method,
         terms: &Terms<'_>,
     ) -> Result<(ResponseHead, Framing), Failure> {
-        loop {
+        for _ in 0..=INTERIMS {
             let end = poll_fn(|cx| self.poll_head(connection, upload, terms, cx)).await?;
             let text = connection.link.buffer.split_to(end).freeze();
             self.scanner = Scanner::default();
@@ -178,6 +192,7 @@ impl Await {
                 _ => return Ok((head, framing)),
             }
         }
+        Err(Failure::UpstreamInvalid)
     }
 
     /// Goes on sending and reading until a whole head stands in the buffer; gives its length.
@@ -188,32 +203,42 @@ impl Await {
         terms: &Terms<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize, Failure>> {
-        let uploaded = self.poll_upload(connection, upload, terms, cx)?;
-        if !std::mem::replace(&mut self.polled, true) && uploaded.is_ready() {
-            connection.link.expect_within(terms.now, terms.timeouts.first_byte);
-        }
-        if terms.total.as_ref().is_some_and(|deadline| deadline.poll_passed(cx)) {
+        if terms.total.as_ref().is_some_and(|total| total.poll_passed(cx)) {
             return Poll::Ready(Err(Failure::UpstreamTimeout));
         }
+        let uploaded = self.poll_upload(connection, upload, terms, cx)?;
+        self.polls = self.polls.saturating_add(1);
         loop {
             let link = &mut connection.link;
             let scanned = self.scanner.scan(&link.buffer, &terms.limits);
             if let Some(end) = scanned.map_err(|refusal| invalid(terms, refusal))? {
                 return Poll::Ready(Ok(end));
             }
-            // While the request is still leaving, the sender's own deadline watches.
-            let filled = match uploaded {
-                Poll::Ready(()) => link.poll_fill_within(terms.timeouts.first_byte, cx),
-                Poll::Pending => link.poll_fill(cx),
-            };
-            match ready!(filled) {
-                Ok(0) => return Poll::Ready(Err(Failure::UpstreamReset)),
-                Ok(read) => self.bytes += read,
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Poll::Ready(Err(Failure::UpstreamTimeout));
-                }
-                Err(_) => return Poll::Ready(Err(Failure::UpstreamReset)),
+            match link.poll_fill(cx) {
+                Poll::Ready(Ok(read)) if read > 0 => self.bytes += read,
+                Poll::Ready(_) => return Poll::Ready(Err(Failure::UpstreamReset)),
+                // While the request is still leaving, the sender's own deadline watches.
+                Poll::Pending if uploaded.is_pending() => return Poll::Pending,
+                Poll::Pending => return self.poll_silence(connection, terms, cx),
             }
+        }
+    }
+
+    /// Whether the endpoint has been silent too long since the request left. The deadline is set once: a
+    /// head that dribbles has no more time than one that never comes.
+    fn poll_silence<T>(
+        &mut self,
+        connection: &mut Connection,
+        terms: &Terms<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<T, Failure>> {
+        if !std::mem::replace(&mut self.head_awaited, true) {
+            let now = if self.polls == 1 { terms.now } else { terms.clock.now() };
+            connection.link.expect_within(now, terms.timeouts.first_byte);
+        }
+        match connection.link.deadline.poll_passed(cx) {
+            true => Poll::Ready(Err(Failure::UpstreamTimeout)),
+            false => Poll::Pending,
         }
     }
 
@@ -257,11 +282,11 @@ impl Await {
         if let Poll::Ready(Err(_)) = flushed {
             return Err(Failure::UpstreamReset);
         }
-        if flushed.is_ready() && !self.continue_set {
-            self.continue_set = true;
+        if flushed.is_ready() && !self.continue_awaited {
+            self.continue_awaited = true;
             link.expect_within(terms.clock.now(), CONTINUE_WAIT);
         }
-        if self.continue_set && link.deadline.poll_passed(cx) {
+        if self.continue_awaited && link.deadline.poll_passed(cx) {
             self.hold = false;
             return self.poll_upload(connection, upload, terms, cx);
         }

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 use super::Clock;
 
-const TICK: Duration = Duration::from_millis(10);
+const TICKS_A_SECOND: u64 = 100;
 const SLOTS: u64 = 1024;
 const NEVER: u64 = u64::MAX;
 
@@ -84,7 +84,7 @@ impl Timers {
                 self.armed.notified().await;
                 continue;
             }
-            let until = self.start + Duration::from_millis((next + 1) * TICK.as_millis() as u64);
+            let until = self.start + Duration::from_millis((next + 1) * (1000 / TICKS_A_SECOND));
             tokio::select! {
                 biased;
                 () = self.armed.notified() => {}
@@ -103,7 +103,8 @@ impl Timers {
     }
 
     fn tick_of(&self, at: Instant) -> u64 {
-        (at.saturating_duration_since(self.start).as_nanos() / TICK.as_nanos()) as u64
+        let since = at.saturating_duration_since(self.start);
+        since.as_secs() * TICKS_A_SECOND + u64::from(since.subsec_millis()) / (1000 / TICKS_A_SECOND)
     }
 
     fn advance(&self, now: u64) {

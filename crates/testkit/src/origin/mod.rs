@@ -3,6 +3,7 @@
 //! Promise: it records the exact bytes that came, counts connections, and does on the wire exactly what its
 //! script says ("503 twice, then 200", "reset after 10 bytes", "never answer").
 
+mod manual;
 mod reply;
 mod serve;
 #[cfg(test)]
@@ -15,10 +16,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use manual::ManualOrigin;
 pub use reply::{Reply, Script};
 
 use crate::deadline::eventually;
 use crate::message::Received;
+use crate::peer::own_loopback;
 
 /// Requests kept for inspection; older ones are only counted, so that a long load does not fill memory.
 const KEPT: usize = 2_000;
@@ -50,7 +53,7 @@ impl Shared {
     }
 }
 
-/// A scripted HTTP/1.1 origin on a loopback port.
+/// A scripted HTTP/1.1 origin on a loopback address of its own.
 #[derive(Debug)]
 pub struct Origin {
     address: SocketAddr,
@@ -67,7 +70,7 @@ impl Origin {
             released: watch::Sender::new(0),
             running: watch::Sender::new(true),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind((own_loopback(), 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let accepting = Some(tokio::spawn(serve::accept(listener, shared.clone())));
         Origin { address, shared, accepting }

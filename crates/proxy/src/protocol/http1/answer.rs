@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 
 use sluice_http::h1::{self, Framing, Persist};
-use sluice_http::{Body, Method, RequestHead, Response, ResponseHead, Version};
+use sluice_http::{Body, Method, NameId, RequestHead, Response, ResponseHead, Version};
 
 use super::conn::Rest;
 use super::{Next, Session};
@@ -31,6 +31,8 @@ pub(super) struct Writing<'a> {
     listener: &'a Rc<LocalListener>,
     method: Method,
     version: Version,
+    /// Whether the client said that this request is its last on this connection.
+    last: bool,
     /// Whether the client and our limits let the connection go on.
     connection: Connection,
 }
@@ -43,16 +45,16 @@ impl<'a> Writing<'a> {
         served: u32,
         head: &RequestHead,
     ) -> Self {
-        let more =
-            h1::keep_alive(head.version, &head.fields) && served < listener.shared.requests_per_connection;
+        let last = !h1::keep_alive(head.version, &head.fields);
+        let more = !last && served < listener.shared.requests_per_connection;
         let connection = if more { Connection::Keep } else { Connection::Close };
-        Writing { session, listener, method: head.method, version: head.version, connection }
+        Writing { session, listener, method: head.method, version: head.version, last, connection }
     }
 
     /// For a request that was not understood.
     pub(super) fn closing(session: &'a Session, listener: &'a Rc<LocalListener>) -> Self {
         let (method, version) = (Method::Get, Version::Http11);
-        Writing { session, listener, method, version, connection: Connection::Close }
+        Writing { session, listener, method, version, last: false, connection: Connection::Close }
     }
 
     /// Answers with a failure.
@@ -69,7 +71,14 @@ impl<'a> Writing<'a> {
 
     /// Sends the answer.
     pub(super) async fn response(&mut self, exchange: &mut Exchange, response: Response) -> Next {
-        let Response { head, body } = response;
+        let Response { mut head, body } = response;
+        if self.method == Method::Head
+            && let Body::Full(content) = &body
+            && !head.fields.contains(NameId::ContentLength)
+        {
+            // Our own answers to HEAD tell the length of what GET would get, as an endpoint's do.
+            head.fields.append(NameId::ContentLength, content.len().to_string().as_bytes());
+        }
         exchange.status = head.status;
         if let Outcome::Failed(failure) = exchange.outcome
             && failure.row().connection == Connection::Close
@@ -142,6 +151,9 @@ impl<'a> Writing<'a> {
     /// After an answer was sent: where the connection stands.
     async fn next(&self) -> Next {
         match (self.connection, self.session.conn.rest()) {
+            // The client said that this was its last request: nothing of it can arrive that a close would
+            // turn into a reset.
+            (Connection::Close, Rest::Nothing) if self.last && !self.session.conn.has_bytes() => Next::Gone,
             (Connection::Close, _) | (_, Rest::Much) => Next::Close,
             (Connection::Keep, Rest::Nothing) => Next::Again,
             (Connection::Keep, Rest::Little) => match Box::pin(self.session.conn.drop_rest()).await {

@@ -49,6 +49,8 @@ pub enum Expects {
     Nothing,
     /// It does.
     Continue,
+    /// It did, and has been told to go on.
+    Told,
 }
 
 /// Why no head came.
@@ -175,7 +177,7 @@ impl Conn {
         let body = self.body.borrow();
         match (body.failed, body.decoder.is_done(), body.decoder.left()) {
             (None, true, _) => Rest::Nothing,
-            (None, false, Some(left)) if left <= LITTLE && self.expects.get() == Expects::Nothing => {
+            (None, false, Some(left)) if left <= LITTLE && self.expects.get() != Expects::Continue => {
                 Rest::Little
             }
             _ => Rest::Much,
@@ -197,7 +199,12 @@ impl Conn {
     /// Takes an interim response to send before the answer.
     pub fn interim(&self, head: ResponseHead) {
         if head.status == 100 {
-            self.expects.set(Expects::Nothing);
+            match self.expects.get() {
+                // We said it when the endpoint kept silent: a client is told once.
+                Expects::Told => return,
+                Expects::Continue => self.expects.set(Expects::Told),
+                Expects::Nothing => {}
+            }
         }
         self.interims.borrow_mut().push_back(head);
     }

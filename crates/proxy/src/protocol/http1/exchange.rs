@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use sluice_http::h1::{self, Expectation, Framing};
-use sluice_http::{Request, RequestHead};
+use sluice_http::{Request, RequestHead, Version};
 
 use super::answer::{Ended, Writing};
 use super::conn::{Expects, NoHead};
@@ -111,7 +111,7 @@ fn begin(
         Some(head) => forwarded::client(session.peer, Scheme::Http, head, &shared.forwarded),
         None => (session.peer.ip(), Scheme::Http),
     };
-    let client = Client { peer: session.peer, address, scheme, listener: Arc::clone(&shared.name) };
+    let client = Client { peer: session.peer, address, scheme, listener: Arc::clone(&listener.name) };
     let request_id = session.worker.request_id(head, session.peer, (&shared.forwarded, started));
     Exchange::begin(client, request_id, started)
 }
@@ -123,7 +123,12 @@ async fn respond(
     running: &Rc<Running>,
     (exchange, request, writing): (&mut Exchange, &mut Request, &mut Writing<'_>),
 ) -> Next {
-    let interim = |head| session.conn.interim(head);
+    let knows_interims = request.head.version != Version::Http10;
+    let interim = |head| {
+        if knows_interims {
+            session.conn.interim(head);
+        }
+    };
     let scene = Scene { worker: &session.worker, running, listener, interim: &interim };
     let handled = {
         // Pinned where it was made: a future of this size is not moved about.

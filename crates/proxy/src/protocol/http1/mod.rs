@@ -31,7 +31,7 @@ pub enum Next {
     Wait,
     /// It closes, letting the client read what was sent.
     Close,
-    /// It closes at once: nobody is there.
+    /// It closes at once: nobody is there, or nothing more can come.
     Gone,
     /// It becomes a tunnel to an endpoint.
     Tunnel(Box<relay::Tunnel>),
