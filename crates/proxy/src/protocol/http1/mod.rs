@@ -102,3 +102,30 @@ impl Session {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::Running;
+
+    type Run<F> = fn(&'static Session, &'static Rc<LocalListener>, Rc<Running>, u32) -> F;
+    type Serve<F> = fn(Rc<Worker>, Rc<LocalListener>, TcpStream, SocketAddr) -> F;
+
+    fn size_of_run<F>(_: Run<F>) -> usize {
+        size_of::<F>()
+    }
+
+    fn size_of_serve<F>(_: Serve<F>) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_exchange_and_an_idle_connection_stay_small() {
+        let exchange = size_of_run(|session, listener, running, served| {
+            exchange::run(session, listener, running, served)
+        });
+        assert!(exchange <= 4096, "the future of an exchange has grown to {exchange} bytes");
+        let idle = size_of_serve(|worker, listener, stream, peer| serve(worker, listener, stream, peer));
+        assert!(idle <= 512, "the task of an idle connection has grown to {idle} bytes");
+    }
+}
