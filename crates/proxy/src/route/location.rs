@@ -132,6 +132,7 @@ fn in_folder<'a>(folder: &'a [Prefix], rest: &'a str) -> impl Iterator<Item = &'
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::order::Beyond;
     use proptest::prelude::*;
 
     #[test]
@@ -162,7 +163,7 @@ mod tests {
         ) {
             let mut prefixes = Prefixes::default();
             for (index, text) in texts.iter().enumerate() {
-                prefixes.add(text, Candidate { rank: index as u32, route: index as u32 });
+                prefixes.add(text, Candidate { rank: index as u32, route: index as u32, beyond: Beyond::More });
             }
             prefixes.finish(|candidate| candidate.rank);
             let found: Vec<usize> = prefixes.of(&path).flatten().map(|candidate| candidate.route as usize).collect();

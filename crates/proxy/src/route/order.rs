@@ -26,6 +26,17 @@ pub(super) struct Candidate {
     pub(super) rank: u32,
     /// The position of the route.
     pub(super) route: u32,
+    /// What there is to look at in it.
+    pub(super) beyond: Beyond,
+}
+
+/// What a route has beyond host and path. In a large table every look at a route is a miss of the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beyond {
+    /// Nothing: no condition, no expiry, no parameter.
+    Nothing,
+    /// Something.
+    More,
 }
 
 /// Where a route stands under one of its hosts. The fields are compared in this order.
@@ -48,6 +59,13 @@ impl Route {
             conditions: Reverse(self.conditions()),
             written,
         }
+    }
+
+    /// It in an index, at `rank`; it was written at position `written`.
+    pub(super) fn candidate(&self, rank: usize, written: usize) -> Candidate {
+        let conditions = self.guard.len() > 0 || self.expires.is_some();
+        let beyond = if conditions || self.path.has_params() { Beyond::More } else { Beyond::Nothing };
+        Candidate { rank: rank as u32, route: written as u32, beyond }
     }
 
     /// The number of conditions that counts for the order.

@@ -115,6 +115,12 @@ impl Path {
         }
     }
 
+    /// Whether a path that matches may give parameters.
+    pub(super) fn has_params(&self) -> bool {
+        let literal = |segment: &Segment| matches!(segment, Segment::Literal(_));
+        matches!(&self.form, Form::Template(template) if !template.segments.iter().all(literal))
+    }
+
     /// How specific it is.
     pub(super) fn order(&self) -> PathOrder {
         match &self.form {

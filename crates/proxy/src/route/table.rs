@@ -11,10 +11,10 @@ use super::guard::Guard;
 use super::host::Host;
 use super::index::{Hosts, Visit};
 use super::method;
-use super::order::{Candidate, Key, Route};
+use super::order::{Beyond, Candidate, Key, Route};
 use super::path::Path;
 use super::{Lookup, RouteSpec, keep, ties};
-use crate::facts::Facts;
+use crate::facts::{Facts, Params};
 use crate::problem::Problems;
 
 /// All routes, compiled for lookup.
@@ -44,7 +44,7 @@ impl Table {
         entries.sort_by(|(a, ..), (b, ..)| a.cmp(b));
         let mut hosts = Hosts::default();
         for (rank, (key, host, route)) in entries.iter().enumerate() {
-            hosts.add(host, route, Candidate { rank: rank as u32, route: key.written as u32 });
+            hosts.add(host, route, route.candidate(rank, key.written));
         }
         hosts.finish(&table.routes);
         table.hosts = hosts;
@@ -62,19 +62,15 @@ impl Table {
     /// The route of a request, by its normalised path and the other facts. `now_unix` is the time in Unix
     /// seconds, for routes that expire.
     pub fn find(&self, facts: &Facts<'_>, now_unix: u64) -> Lookup {
-        let mut best = Best {
-            routes: &self.routes,
-            facts,
-            now_unix,
-            found: None,
-            priority: i32::MIN,
-            but_for_method: false,
-        };
+        let mut best = Best { routes: &self.routes, facts, now_unix, found: None, but_for_method: false };
         self.hosts.walk(&self.routes, facts, &mut best);
-        if let Some(Candidate { route, .. }) = best.found {
+        if let Some(Candidate { route, beyond, .. }) = best.found {
             let route = route as usize;
-            let params = self.routes[route].as_ref().map(|route| route.path.params(facts.path));
-            return Lookup::Found { route, params: params.unwrap_or_default() };
+            let params = match (beyond, &self.routes[route]) {
+                (Beyond::More, Some(route)) => route.path.params(facts.path),
+                _ => Params::default(),
+            };
+            return Lookup::Found { route, params };
         }
         match best.but_for_method {
             true => Lookup::MethodNotAllowed { allow: self.allow(facts, now_unix) },
@@ -116,8 +112,6 @@ struct Best<'a> {
     facts: &'a Facts<'a>,
     now_unix: u64,
     found: Option<Candidate>,
-    /// That of `found`.
-    priority: i32,
     but_for_method: bool,
 }
 
@@ -132,10 +126,16 @@ impl Best<'_> {
         holds && allowed
     }
 
-    fn take(&mut self, candidate: Candidate, route: &Route) {
+    fn take(&mut self, candidate: Candidate) {
         if candidate.rank < self.limit() {
-            (self.found, self.priority) = (Some(candidate), route.priority);
+            self.found = Some(candidate);
         }
+    }
+
+    /// That of what was found.
+    fn priority(&self) -> i32 {
+        let found = self.found.and_then(|found| self.routes[found.route as usize].as_ref());
+        found.map_or(i32::MIN, |route| route.priority)
     }
 }
 
@@ -147,10 +147,10 @@ impl Visit for Best<'_> {
     fn leaf(&mut self, leaf: &[Candidate]) {
         let (routes, limit) = (self.routes, self.limit());
         for &candidate in leaf.iter().take_while(|candidate| candidate.rank < limit) {
-            if let Some(route) = &routes[candidate.route as usize]
-                && self.holds(route)
-            {
-                return self.take(candidate, route);
+            let holds = candidate.beyond == Beyond::Nothing
+                || routes[candidate.route as usize].as_ref().is_some_and(|route| self.holds(route));
+            if holds {
+                return self.take(candidate);
             }
         }
     }
@@ -164,12 +164,13 @@ impl Visit for Best<'_> {
         for leaf in leaves {
             for &candidate in leaf {
                 let Some(route) = &routes[candidate.route as usize] else { continue };
-                if route.priority < self.priority || remembered.is_some_and(|known| known >= route.priority) {
+                if route.priority < self.priority() || remembered.is_some_and(|known| known >= route.priority)
+                {
                     break;
                 }
                 if self.holds(route) {
                     remembered = Some(route.priority);
-                    self.take(candidate, route);
+                    self.take(candidate);
                     break;
                 }
             }

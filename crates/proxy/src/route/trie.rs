@@ -283,6 +283,7 @@ mod tests {
     use super::*;
     use crate::problem::{At, Problems};
     use crate::route::Match;
+    use crate::route::order::Beyond;
     use crate::route::path::{Form, Path};
 
     struct All(Vec<u32>);
@@ -311,7 +312,7 @@ mod tests {
         let mut trie = Trie::default();
         let root = trie.root();
         for (index, text) in texts.iter().enumerate() {
-            let candidate = Candidate { rank: index as u32, route: index as u32 };
+            let candidate = Candidate { rank: index as u32, route: index as u32, beyond: Beyond::More };
             trie.add(root, &template(text), candidate);
         }
         (trie, root)
