@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use problem_answer::Form;
-use sluice_http::{NameId, Request, Response, ResponseHead};
+use sluice_http::{Method, NameId, Request, Response, ResponseHead};
 
 use crate::action::forward::Forwarded;
 use crate::action::{self, Action};
@@ -81,6 +81,11 @@ pub async fn handle(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Re
 
 /// Normalises the path and finds the route.
 fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) -> Result<&'a Route, Failure> {
+    if request.head.method == Method::Connect {
+        // A tunnel to where the client likes is not for a gateway to open, nor for an endpoint behind it: its
+        // connection would be taken for one that can carry the next request.
+        return Err(Failure::MethodNotAllowed);
+    }
     exchange.path = normalize::path(request.head.path())?.into_owned();
     hops::check_loop(&request.head)?;
     let model = &scene.running.snapshot.model;
