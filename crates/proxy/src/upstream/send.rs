@@ -124,6 +124,7 @@ pub async fn exchange(
     let mut waiting = Await {
         scanner: Scanner::default(),
         bytes: 0,
+        interims: 0,
         hold: expects,
         continue_awaited: false,
         head_awaited: false,
@@ -135,7 +136,14 @@ pub async fn exchange(
             Persist::Upgrade => Ok(Answer::Switched(head, connection)),
             _ => Err(Lost { failure: Failure::UpgradeRefused, sent: Sent::Something }),
         },
-        Ok((head, framing)) => Ok(receive(connection, head, framing, upload, guard, terms)),
+        Ok((head, framing)) => {
+            if waiting.hold {
+                // It answered instead of asking for the body: nobody may ask the client for it any more.
+                upload.finished = true;
+                upload.sender.fail();
+            }
+            Ok(receive(connection, head, framing, upload, guard, terms))
+        }
         Err(failure) => {
             let sent = if upload.sender.untouched() { Sent::Nothing } else { Sent::Something };
             if streamed && upload.sender.sent == 0 {
@@ -151,6 +159,8 @@ struct Await {
     scanner: Scanner,
     /// Bytes the endpoint has sent.
     bytes: usize,
+    /// Interim answers it has sent.
+    interims: u32,
     /// The body is held back until the endpoint says 100 (RFC 9110 section 10.1.1), or a second passes.
     hold: bool,
     continue_awaited: bool,
@@ -162,6 +172,10 @@ struct Await {
 
 /// How long a body is held back for an endpoint that never says 100 Continue.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// An endpoint that sends more interim answers than this has nothing to say; they wait in memory for a client
+/// that may not read them.
+const MAX_INTERIMS: u32 = 100;
 
 impl Await {
     async fn answer(
@@ -179,7 +193,9 @@ impl Await {
             let (head, framing) = parsed.map_err(|refusal| invalid(terms, refusal))?;
             match head.status {
                 101 => return Ok((head, Framing::None)),
+                100..200 if self.interims == MAX_INTERIMS => return Err(Failure::UpstreamInvalid),
                 100..200 => {
+                    self.interims += 1;
                     self.hold &= head.status != 100;
                     (terms.interim)(head);
                 }
@@ -327,7 +343,7 @@ fn receive(
         failed: None,
     };
     let body = match (framing, reply.all_here()) {
-        (Framing::None, _) => {
+        (Framing::None | Framing::Length(0), _) => {
             reply.release();
             Body::Empty
         }
