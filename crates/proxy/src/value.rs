@@ -30,6 +30,9 @@ pub struct Ratio(pub f64);
 const PERIOD_UNITS: &[(&str, f64)] =
     &[("ms", 1e-3), ("us", 1e-6), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0)];
 
+/// Ten years, in seconds: a moment so far away can still be told.
+const LONGEST: f64 = 3650.0 * 86_400.0;
+
 const SIZE_UNITS: &[(&str, f64)] = &[
     ("KiB", 1024.0),
     ("MiB", 1_048_576.0),
@@ -53,6 +56,7 @@ impl FromStr for Period {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         number_and_unit(text, PERIOD_UNITS)
+            .filter(|seconds| *seconds <= LONGEST)
             .and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok())
             .map(Period)
             .ok_or_else(|| format!("`{text}` is not a length of time; write a number and a unit: \"250ms\", \"1.5s\", \"2m\", \"1h\""))

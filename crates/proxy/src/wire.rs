@@ -20,6 +20,8 @@ use crate::world::{Clock, Deadline, Timers};
 
 /// Content up to this size is copied behind the head: cheaper than a vectored write (measured: 0.2 us).
 const COPIED: usize = 2 * 1024;
+/// No more text than this waits before further content is taken: each piece of it is small.
+const WAITING: usize = 16 * 1024;
 const FIRST_READ: usize = 4 * 1024;
 const GROWTH: usize = 4;
 const LARGEST_READ: usize = 256 * 1024;
@@ -61,6 +63,11 @@ impl Link {
     pub fn expect_within(&mut self, now: Instant, limit: Duration) {
         self.waiting = Waiting::Yes;
         self.deadline.set(now, limit);
+    }
+
+    /// What was waited for is here: the next wait has its own time.
+    pub fn expect_nothing(&mut self) {
+        self.waiting = Waiting::No;
     }
 
     /// Reads what is there into the buffer; 0 is the end. Cancel-safe.
@@ -154,7 +161,7 @@ impl Outbox {
 
     /// Whether another piece can be added without getting in front of one that waits.
     fn takes_content(&self) -> bool {
-        self.content.is_empty() && self.end.is_empty()
+        self.content.is_empty() && self.end.is_empty() && self.text.len() - self.written <= WAITING
     }
 
     fn poll_write(&mut self, stream: Pin<&mut TcpStream>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -339,3 +346,34 @@ impl Sender {
 }
 
 const CHUNK_END_AND_LAST: &[u8] = b"\r\n0\r\n\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Always has a small piece.
+    struct Drops;
+
+    impl sluice_http::Source for Drops {
+        fn poll_frame(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+            Poll::Ready(Some(Ok(Frame::Data(Bytes::from_static(&[b'x'; 100])))))
+        }
+
+        fn length(&self) -> Option<u64> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_stops_the_body_whatever_the_size_of_its_pieces() {
+        for framing in [Framing::Chunked, Framing::Close] {
+            let mut sender = Sender::new(vec![b'h'; 500], framing);
+            let mut body = Body::Stream(Box::new(Drops));
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            for _ in 0..1000 {
+                assert!(sender.poll(&mut body, &mut cx, |_, _| Poll::Pending).is_pending());
+            }
+            assert!(sender.outbox.text.len() < 20_000, "{} bytes wait", sender.outbox.text.len());
+        }
+    }
+}

@@ -14,6 +14,9 @@ use crate::run::Request;
 /// A file is looked at when its folder has been quiet for so long.
 const QUIET: Duration = Duration::from_millis(100);
 
+/// Or, where something else in it never rests (a log), after so long.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Watches; ends when what it gives is dropped. A folder that cannot be watched is told to the operator:
 /// SIGHUP still works.
 pub(crate) fn start(
@@ -51,7 +54,9 @@ pub(crate) fn start(
 fn forward(mut heard: mpsc::Receiver<()>, requests: mpsc::Sender<Request>) {
     tokio::spawn(async move {
         while heard.recv().await.is_some() {
-            while let Ok(Some(())) = tokio::time::timeout(QUIET, heard.recv()).await {}
+            let quiet = async { while let Ok(Some(())) = tokio::time::timeout(QUIET, heard.recv()).await {} };
+            // Either way it is time to look.
+            let _ = tokio::time::timeout(PATIENCE, quiet).await;
             if requests.send(Request::Changed).await.is_err() {
                 return;
             }

@@ -5,6 +5,7 @@ mod deadlines;
 mod endpoint;
 mod expect;
 mod framing;
+mod hostile;
 mod limits;
 mod stream;
 mod tunnel;

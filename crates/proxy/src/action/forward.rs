@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::h1::{self, Limits, Persist};
-use sluice_http::{Body, NameId, Request, Response, ResponseHead, Version};
+use sluice_http::{Body, NameId, Request, RequestHead, Response, ResponseHead, Version};
 use sluice_traffic::breaker::Admission;
 use sluice_traffic::retry::{self, Sent};
 use sluice_traffic::selection::Tried;
@@ -141,6 +141,8 @@ pub enum Forwarded {
 struct Attempt {
     choice: Choice,
     result: Result<Answer, Lost>,
+    /// Whether the request is still what it was: nothing of its body was pulled.
+    whole: bool,
 }
 
 impl Forward {
@@ -168,13 +170,17 @@ impl Forward {
         }
     }
 
-    /// An upgrade goes on only where the route allows it, and not from HTTP/1.0 (RFC 9110 section 7.8).
-    fn persist(&self, request: &mut Request) -> Persist {
-        let may = self.upgrade && request.head.version != Version::Http10;
-        if may && h1::upgrade(&request.head.fields).is_some() {
-            return Persist::Upgrade;
+    /// An upgrade goes on only where the route allows it, and without a body: after a 101 nobody could tell
+    /// the rest of one from the tunnel's bytes. Never to h2c: requests in such a tunnel would pass no route.
+    fn persist(&self, request: &Request) -> Persist {
+        let RequestHead { version, fields, .. } = &request.head;
+        let asked = *version != Version::Http10 && h1::upgrade(fields).is_some();
+        let mut protocols = fields.get_all(NameId::Upgrade).flat_map(|line| line.split(|&byte| byte == b','));
+        let h2c = |protocol: &[u8]| protocol.trim_ascii().eq_ignore_ascii_case(b"h2c");
+        match self.upgrade && asked && request.body.is_empty() && !protocols.any(h2c) {
+            true => Persist::Upgrade,
+            false => Persist::KeepAlive,
         }
-        Persist::KeepAlive
     }
 
     async fn attempts(
@@ -230,6 +236,9 @@ impl Forward {
             Rc::new(deadline)
         });
         let record = Recorder { scene, local, index: choice.index, admission: choice.admission, done: false };
+        // A body that was pulled is gone; without it the request would be another one.
+        let has_body = !request.body.is_empty();
+        let whole = |request: &Request| !has_body || !request.body.is_empty();
         let mut stale_allowed = true;
         let result = loop {
             let (connection, origin) =
@@ -245,7 +254,9 @@ impl Forward {
             let terms = terms(scene, local, choice.index, (now, total.clone()));
             let result = send::exchange(connection, request, persist, guard, &terms).await;
             match result {
-                Err(lost) if origin == Origin::Reused && may_resend(request, lost) => stale_allowed = false,
+                Err(lost) if origin == Origin::Reused && whole(request) && may_resend(request, lost) => {
+                    stale_allowed = false;
+                }
                 result => break result,
             }
         };
@@ -254,7 +265,7 @@ impl Forward {
             exchange.phases.first_byte = ended.saturating_duration_since(exchange.started);
         }
         record.note(&result, started, ended);
-        Attempt { choice, result }
+        Attempt { choice, result, whole: whole(request) }
     }
 
     /// Whether another endpoint is tried.
@@ -266,8 +277,6 @@ impl Forward {
         request: &Request,
         attempt: &Attempt,
     ) -> bool {
-        // A body that was partly pulled is gone.
-        let whole = !matches!(request.body, Body::Empty if self.body_was_taken(request));
         let (class, sent) = match &attempt.result {
             Ok(Answer::Response(head, ..)) if self.statuses.contains(&head.status) => {
                 (retry::Class::Idempotent, Sent::Something)
@@ -279,7 +288,7 @@ impl Forward {
             true => retry::Idempotent::Yes,
             false => retry::Idempotent::No,
         };
-        if !whole || !retry::may_retry(class, sent, idempotent, exchange.attempts, self.attempts) {
+        if !attempt.whole || !retry::may_retry(class, sent, idempotent, exchange.attempts, self.attempts) {
             return false;
         }
         // What was not sent is sent once only: it multiplies no traffic, so it needs no budget.
@@ -289,13 +298,6 @@ impl Forward {
             local.cells.retries_denied.add(1);
         }
         granted
-    }
-
-    /// Whether the body announced by the head is no longer here.
-    fn body_was_taken(&self, request: &Request) -> bool {
-        let fields = &request.head.fields;
-        fields.contains(NameId::TransferEncoding)
-            || fields.get(NameId::ContentLength).is_some_and(|length| length != b"0")
     }
 
     fn settle(&self, exchange: &mut Exchange, attempt: Attempt) -> Result<Forwarded, Failure> {

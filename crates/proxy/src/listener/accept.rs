@@ -55,7 +55,10 @@ pub async fn run(worker: Rc<Worker>, mut listener: Rc<LocalListener>, socket: Tc
             None => {}
         }
         listener = worker.running().listener(&listener);
-        while listener.bound.connections() >= listener.shared.connections && !worker.is_draining() {
+        while listener.bound.connections() >= listener.shared.connections
+            && !listener.is_closed()
+            && !worker.is_draining()
+        {
             deadline.set(worker.world.clock.now(), PAUSE);
             deadline.passed().await;
             listener = worker.running().listener(&listener);

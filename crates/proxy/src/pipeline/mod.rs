@@ -104,6 +104,11 @@ fn limited(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Request) ->
 
 /// Normalises the path and finds the route.
 fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) -> Result<&'a Route, Failure> {
+    if request.head.method == Method::Connect {
+        // A tunnel to where the client likes is not for a gateway to open, nor for an endpoint behind it: its
+        // connection would be taken for one that can carry the next request.
+        return Err(Failure::MethodNotAllowed);
+    }
     exchange.path = normalize::path(request.head.path())?.into_owned();
     hops::check_loop(&request.head)?;
     let model = &scene.running.snapshot.model;

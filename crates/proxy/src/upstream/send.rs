@@ -124,6 +124,7 @@ pub async fn exchange(
     let mut waiting = Await {
         scanner: Scanner::default(),
         bytes: 0,
+        interims: 0,
         hold: expects,
         continue_awaited: false,
         head_awaited: false,
@@ -138,7 +139,14 @@ pub async fn exchange(
             }
             _ => Err(Lost { failure: Failure::UpgradeRefused, sent: Sent::Something }),
         },
-        Ok((head, framing)) => Ok(receive(connection, head, framing, upload, guard, terms)),
+        Ok((head, framing)) => {
+            if waiting.hold {
+                // It answered instead of asking for the body: nobody may ask the client for it any more.
+                upload.finished = true;
+                upload.sender.fail();
+            }
+            Ok(receive(connection, head, framing, upload, guard, terms))
+        }
         Err(failure) => {
             let sent = if upload.sender.untouched() { Sent::Nothing } else { Sent::Something };
             if streamed && upload.sender.sent == 0 {
@@ -154,6 +162,8 @@ struct Await {
     scanner: Scanner,
     /// Bytes the endpoint has sent.
     bytes: usize,
+    /// Interim answers it has sent.
+    interims: u32,
     /// The body is held back until the endpoint says 100 (RFC 9110 section 10.1.1), or a second passes.
     hold: bool,
     continue_awaited: bool,
@@ -166,8 +176,9 @@ struct Await {
 /// How long a body is held back for an endpoint that never says 100 Continue.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
-/// The most interim answers of one exchange: they wait in memory for a client that reads slowly.
-const INTERIMS: usize = 100;
+/// An endpoint that sends more interim answers than this has nothing to say; they wait in memory for a client
+/// that may not read them.
+const MAX_INTERIMS: u32 = 100;
 
 impl Await {
     async fn answer(
@@ -177,7 +188,7 @@ impl Await {
         method: Method,
         terms: &Terms<'_>,
     ) -> Result<(ResponseHead, Framing), Failure> {
-        for _ in 0..=INTERIMS {
+        loop {
             let end = poll_fn(|cx| self.poll_head(connection, upload, terms, cx)).await?;
             let text = connection.link.buffer.split_to(end).freeze();
             self.scanner = Scanner::default();
@@ -185,14 +196,15 @@ impl Await {
             let (head, framing) = parsed.map_err(|refusal| invalid(terms, refusal))?;
             match head.status {
                 101 => return Ok((head, Framing::None)),
+                100..200 if self.interims == MAX_INTERIMS => return Err(Failure::UpstreamInvalid),
                 100..200 => {
+                    self.interims += 1;
                     self.hold &= head.status != 100;
                     (terms.interim)(head);
                 }
                 _ => return Ok((head, framing)),
             }
         }
-        Err(Failure::UpstreamInvalid)
     }
 
     /// Goes on sending and reading until a whole head stands in the buffer; gives its length.
@@ -334,7 +346,7 @@ fn receive(
         failed: None,
     };
     let body = match (framing, reply.all_here()) {
-        (Framing::None, _) => {
+        (Framing::None | Framing::Length(0), _) => {
             reply.release();
             Body::Empty
         }

@@ -112,6 +112,8 @@ impl Conn {
             let link = &mut *self.link.borrow_mut();
             loop {
                 if let Some(end) = scanner.scan(&link.buffer, limits).map_err(NoHead::Refused)? {
+                    // The head's time ends with it, also when all of it was here already.
+                    link.expect_nothing();
                     return Poll::Ready(Ok(link.buffer.split_to(end).freeze()));
                 }
                 match link.poll_fill(cx) {
@@ -278,7 +280,8 @@ impl Source for Arriving {
         if conn.expects.get() == Expects::Continue {
             // Somebody wants the body and no endpoint has said 100 yet: the client must be told.
             conn.interim(ResponseHead::new(100));
-            if let Poll::Ready(Err(_)) = conn.poll_interims(conn.body.borrow().stall, cx) {
+            let stall = conn.body.borrow().stall;
+            if let Poll::Ready(Err(_)) = conn.poll_interims(stall, cx) {
                 conn.body.borrow_mut().failed = Some(BodyError::Incomplete);
             }
         }

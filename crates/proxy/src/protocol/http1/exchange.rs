@@ -86,13 +86,14 @@ fn admit(
     head: &RequestHead,
     framing: Framing,
 ) -> Result<(), Failure> {
-    let expects = match h1::expects_continue(head) {
-        Expectation::None => Expects::Nothing,
-        Expectation::Continue if framing == Framing::None => Expects::Nothing,
-        Expectation::Continue => Expects::Continue,
-        Expectation::Unknown => return Err(Failure::ExpectationFailed),
-    };
-    session.conn.set_expects(expects);
+    let expectation = h1::expects_continue(head);
+    session.conn.set_expects(match expectation {
+        Expectation::Continue if framing != Framing::None => Expects::Continue,
+        _ => Expects::Nothing,
+    });
+    if expectation == Expectation::Unknown {
+        return Err(Failure::ExpectationFailed);
+    }
     match framing {
         Framing::Length(length) if length > listener.shared.body_limit => Err(Failure::BodyTooLarge),
         _ => Ok(()),
