@@ -40,7 +40,7 @@ impl Params {
 pub struct Facts<'a> {
     /// The request's head.
     pub head: &'a RequestHead,
-    /// The normalised path: percent-decoded (but for `%2F`), without dot segments.
+    /// The normalised path: percent-decoded (but for `%2F` and `%25`), without dot segments.
     pub path: &'a str,
     /// The trusted client address: the peer's, or what a trusted proxy said.
     pub client: IpAddr,

@@ -40,17 +40,18 @@ pub(super) fn decoded(text: &str, plus: Plus) -> Cow<'_, [u8]> {
     }
 }
 
-/// A path or a part of one, decoded as request paths are: all but `%2F`, which is spelled that way.
-/// `None` when the result is not UTF-8.
+/// A path or a part of one, decoded as request paths are: all but `%2F` and `%25`, which stay, in upper case,
+/// so that what was a slash or a percent sign of a segment can still be told. `None` when it is not UTF-8.
 pub(super) fn path(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find("%2F").or_else(|| rest.find("%2f")) {
-        // The other spelling may stand before the one found first.
-        let at = rest[..at].find("%2f").unwrap_or(at);
-        out.extend(bytes(&rest[..at], Plus::Itself));
-        out.extend_from_slice(b"%2F");
-        rest = &rest[at + 3..];
+    while let Some(at) = rest.find('%') {
+        let escape = rest.get(at..at + 3).unwrap_or("");
+        let kept = ["%2F", "%25"].into_iter().find(|kept| kept.eq_ignore_ascii_case(escape));
+        let end = at + if kept.is_some() { 0 } else { escape.len().max(1) };
+        out.extend(bytes(&rest[..end], Plus::Itself));
+        out.extend_from_slice(kept.unwrap_or("").as_bytes());
+        rest = &rest[end + kept.map_or(0, str::len)..];
     }
     out.extend(bytes(rest, Plus::Itself));
     String::from_utf8(out).ok()
@@ -76,6 +77,8 @@ mod tests {
     #[test]
     fn a_path_keeps_encoded_slashes() {
         assert_eq!(path("/a%2fb%2Fc%2f").as_deref(), Some("/a%2Fb%2Fc%2F"));
+        assert_eq!(path("/100%25/%7e%C3%A9").as_deref(), Some("/100%25/~é"));
+        assert_eq!(path("/%é%").as_deref(), Some("/%é%"));
         assert_eq!(path("/%61%3A%28b%29%7C").as_deref(), Some("/a:(b)|"));
         assert_eq!(path("/caf%C3%A9").as_deref(), Some("/café"));
         assert_eq!(path("/%ff"), None);

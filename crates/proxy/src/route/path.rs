@@ -12,6 +12,7 @@ use super::location::{self, Over};
 use super::segment::{Segment, longer_first, starts_with};
 use super::{Complaint, Match, decode, keep};
 use crate::facts::Params;
+use crate::percent::{self, Plus};
 use crate::problem::{At, Problems};
 
 /// The path of a match.
@@ -141,9 +142,9 @@ impl Path {
     }
 }
 
+/// A parameter's value: what the normalised path still keeps encoded is decoded here, once.
 fn value_of(text: &str) -> String {
-    // Looking for one byte first: nearly no value holds an encoded slash.
-    if text.contains('%') { text.replace("%2F", "/") } else { text.to_owned() }
+    String::from_utf8_lossy(&percent::decode(text.as_bytes(), Plus::Literal)).into_owned()
 }
 
 const PARTIAL: u32 = 4 << 24;
