@@ -245,3 +245,29 @@ async fn an_exchange_finishes_on_the_snapshot_it_began_with() {
     wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(wire.answer().await.text(), "new", "the same client connection sees the new snapshot");
 }
+
+#[tokio::test]
+async fn a_listener_can_be_renamed_where_it_stands() {
+    let origin = Origin::start(Reply::ok("late").held()).await;
+    let address = format!("127.0.0.1:{}", sluice_testkit::free_port());
+    let web = "[listeners.web]\naddress = \"127.0.0.1:0\"";
+    let before =
+        document(&[origin.address()], "").replace(web, &format!("[listeners.old]\naddress = \"{address}\""));
+    let gateway = Gateway::start(&before).await;
+    let mut client = Wire::connect(gateway.address("old")).await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    origin.wait_held(1).await;
+    let after = before.replace("[listeners.old]", "[listeners.new]\nlimits = { body = \"1B\" }");
+    let reloaded = gateway.reload(&after).await;
+    assert_eq!(reloaded.status, 200, "{}", reloaded.body);
+    origin.set_script(Reply::ok("x"));
+    // Connections that were open and new ones have the new listener's rules.
+    origin.release();
+    assert_eq!(client.answer().await.text(), "late");
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab";
+    client.send(post).await;
+    assert_eq!(client.answer().await.status, 413);
+    let mut client = Wire::connect(address.parse().unwrap()).await;
+    client.send(post).await;
+    assert_eq!(client.answer().await.status, 413);
+}

@@ -5,7 +5,7 @@
 //!   address, here;
 //! * its connection places: as long as `max_connections` is the same, here;
 //! * its idle connections and the balancer's position, in each worker: see `upstream::Local::new`;
-//! * a listener's sockets and connections: name and address, here;
+//! * a listener's sockets and connections: name and address, or the address alone when it was renamed, here;
 //! * counters: by their labels, in the metrics registry;
 //! * health check tasks: as long as the check is the same, in `health::monitor`;
 //! * the access log's file: as long as its configuration is the same, here.
@@ -184,7 +184,15 @@ fn listeners(
         .collect();
     let (mut listeners, mut sockets) = (Vec::new(), Vec::new());
     for policy in &model.listeners {
-        if let Some(bound) = known.get(&(Arc::clone(&policy.name), policy.address)) {
+        let renamed = || {
+            let left = |old: &Arc<str>| !model.listeners.iter().any(|now| now.name == *old);
+            known.iter().find(|((old, address), bound)| {
+                let taken = listeners.iter().any(|(_, taken)| Arc::ptr_eq(taken, bound));
+                *address == policy.address && address.port() != 0 && left(old) && !taken
+            })
+        };
+        let same = known.get(&(Arc::clone(&policy.name), policy.address));
+        if let Some(bound) = same.or_else(|| renamed().map(|(_, bound)| bound)) {
             listeners.push((Arc::clone(policy), Arc::clone(bound)));
             continue;
         }

@@ -94,7 +94,11 @@ impl Running {
     pub fn listener(&self, known: &Rc<LocalListener>) -> Rc<LocalListener> {
         match self.listeners.get(&known.shared.name) {
             Some(listener) if Arc::ptr_eq(&listener.bound, &known.bound) => Rc::clone(listener),
-            _ => Rc::clone(known),
+            // It has another name now, or it is gone.
+            _ => {
+                let renamed = self.listeners.values().find(|now| Arc::ptr_eq(&now.bound, &known.bound));
+                Rc::clone(renamed.unwrap_or(known))
+            }
         }
     }
 }

@@ -176,3 +176,14 @@ async fn a_change_is_seen_in_a_folder_that_is_never_quiet() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_body_behind_an_unknown_expectation_is_not_waited_for() {
+    let origin = Origin::start(Reply::ok("x")).await;
+    let gateway = gateway(&[origin.address()]).await;
+    let mut wire = Wire::connect(gateway.address("web")).await;
+    wire.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: wonders\r\nContent-Length: 4\r\n\r\n").await;
+    let answer = wire.answer().await;
+    assert_eq!((answer.status, answer.field("connection")), (417, Some("close")));
+    wire.expect_closed().await;
+}

@@ -88,8 +88,10 @@ fn admit(
 ) -> Result<(), Failure> {
     let expectation = h1::expects_continue(head);
     session.conn.set_expects(match expectation {
-        Expectation::Continue if framing != Framing::None => Expects::Continue,
-        _ => Expects::Nothing,
+        Expectation::None => Expects::Nothing,
+        _ if framing == Framing::None => Expects::Nothing,
+        // With what is unknown too it is for the client to say whether the body comes.
+        Expectation::Continue | Expectation::Unknown => Expects::Continue,
     });
     if expectation == Expectation::Unknown {
         return Err(Failure::ExpectationFailed);
