@@ -69,7 +69,7 @@ pub enum Flow {
 
 /// The table of filters. The row `Headers => headers::Headers,` expands to
 ///
-/// ```ignore
+/// ```text
 /// pub enum Config { Headers(headers::Config) }            // { headers = { ... } } in a document
 /// pub enum Built { Headers(headers::Headers) }            // what runs
 /// impl Config { fn build(&self, ..) -> Option<Built> { match self { Config::Headers(config) => .. } } }
