@@ -249,7 +249,7 @@ async fn an_exchange_finishes_on_the_snapshot_it_began_with() {
 #[tokio::test]
 async fn a_listener_can_be_renamed_where_it_stands() {
     let origin = Origin::start(Reply::ok("late").held()).await;
-    let address = format!("127.0.0.1:{}", sluice_testkit::free_port());
+    let address = format!("127.0.0.1:{}", free_port());
     let web = "[listeners.web]\naddress = \"127.0.0.1:0\"";
     let before =
         document(&[origin.address()], "").replace(web, &format!("[listeners.old]\naddress = \"{address}\""));
