@@ -1,6 +1,6 @@
 //! The shortest proof that it runs: proxy, explain itself, end.
 
-use sluice_testkit::{Gateway, Load, Origin, Reply, Scratch, Signal, Wire, http, sluice};
+use sluice_testkit::{Gateway, Load, Origin, Reply, Scratch, Script, Signal, Wire, http, sluice};
 
 use crate::forward::{document, gateway};
 
@@ -99,4 +99,27 @@ async fn the_drain_has_a_deadline() {
     origin.wait_count(1).await;
     gateway.signal(Signal::Term).await;
     gateway.wait_exit().await;
+}
+
+#[tokio::test]
+async fn lines_of_ended_exchanges_reach_the_log_when_the_drain_is_cut_short() {
+    let origin = Origin::start(Script::each(|request| match request.target.as_str() {
+        "/never" => Reply::never(),
+        _ => Reply::ok("x"),
+    }))
+    .await;
+    let folder = Scratch::new();
+    let log = folder.path().join("access.log");
+    let text =
+        document(&[origin.address()], "").replace("workers = 1", "workers = 1\ndrain_timeout = \"100ms\"");
+    let text = format!("{text}\n[access_log]\npath = \"{}\"\n", log.display());
+    let mut gateway = Gateway::start(&text).await;
+    let mut held = Wire::connect(gateway.address("web")).await;
+    held.send("GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    origin.wait_count(1).await;
+    assert_eq!(http::get(gateway.address("web"), "/ended").await.status, 200);
+    gateway.signal(Signal::Term).await;
+    assert_eq!(gateway.wait_exit().await.code(), Some(1));
+    let lines = std::fs::read_to_string(&log).unwrap();
+    assert!(lines.contains("/ended"), "{lines:?}");
 }

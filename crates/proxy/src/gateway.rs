@@ -5,7 +5,7 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -38,12 +38,18 @@ pub struct Gateway {
     mailboxes: Vec<mpsc::UnboundedSender<Order>>,
     current: Mutex<Arc<Snapshot>>,
     draining: AtomicBool,
+    workers: AtomicUsize,
 }
 
 impl Gateway {
     /// What runs.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many workers run, of how many.
+    pub fn workers(&self) -> (usize, usize) {
+        (self.workers.load(Ordering::Relaxed), self.mailboxes.len())
     }
 
     /// Whether the process is stopping.
@@ -111,6 +117,7 @@ impl Control {
             mailboxes,
             current: Mutex::new(Arc::clone(&built.snapshot)),
             draining: AtomicBool::new(false),
+            workers: AtomicUsize::new(0),
         });
         let threads = spawn(&gateway, &built.snapshot, boxes).map_err(|error| {
             let mut problems = Problems::new();
@@ -200,10 +207,29 @@ impl Control {
         for mailbox in &self.gateway.mailboxes {
             let _ = mailbox.send(Order::Drain);
         }
+        self.ended().await;
+        self.close_log();
+    }
+
+    /// Ends all workers with whatever runs on them; lines of exchanges that have ended still reach the log.
+    pub async fn end(&mut self) {
+        for mailbox in &self.gateway.mailboxes {
+            // A worker that has ended needs no order.
+            let _ = mailbox.send(Order::End);
+        }
+        // A worker that does not obey within a second hangs: the process ends without it.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.ended()).await;
+        self.close_log();
+    }
+
+    async fn ended(&self) {
         let mut poll = tokio::time::interval(Duration::from_millis(10));
         while !self.threads.iter().all(JoinHandle::is_finished) {
             poll.tick().await;
         }
+    }
+
+    fn close_log(&self) {
         let closed =
             self.gateway.snapshot().log.as_ref().map_or(Ok(()), |log| log.close(Duration::from_secs(5)));
         if let Err(error) = closed {
@@ -228,12 +254,32 @@ fn spawn(
         let (gateway, snapshot) = (Arc::clone(gateway), Arc::clone(snapshot));
         std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             let diagnostics = gateway.diagnostics.clone();
+            let _alive = Alive::count(Arc::clone(&gateway));
             if let Err(error) = worker::run(gateway, index, snapshot, mailbox) {
                 diagnostics.error("a worker could not start", &[("worker", &index), ("error", &error)]);
             }
         })
     };
     boxes.into_iter().enumerate().map(spawn).collect()
+}
+
+/// A worker's thread that runs; however it ends, it counts no longer.
+struct Alive(Arc<Gateway>);
+
+impl Alive {
+    fn count(gateway: Arc<Gateway>) -> Alive {
+        gateway.workers.fetch_add(1, Ordering::Relaxed);
+        Alive(gateway)
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.workers.fetch_sub(1, Ordering::Relaxed);
+        if std::thread::panicking() {
+            self.0.diagnostics.error("a worker has died: this is a defect, restart the process", &[]);
+        }
+    }
 }
 
 fn cores() -> usize {

@@ -36,6 +36,8 @@ pub enum Order {
     Shed(Arc<Live>),
     /// Accept no more, finish what runs, then end.
     Drain,
+    /// End now, whatever runs.
+    End,
 }
 
 /// A worker's state.
@@ -175,8 +177,8 @@ impl Worker {
         loop {
             tokio::select! {
                 order = mailbox.recv() => match order {
+                    Some(Order::End) | None => return self.flush(),
                     Some(order) => self.carry_out(order),
-                    None => return,
                 },
                 _ = sweep.tick() => {
                     self.sweep();
@@ -200,6 +202,8 @@ impl Worker {
                     upstream.pools.iter().filter(|pool| pool.serves(&live)).for_each(|pool| pool.clear());
                 }
             }
+            // The loop that reads the mailbox ends with it.
+            Order::End => {}
             Order::Drain => {
                 self.draining.set(true);
                 self.world.timers.wake_all();

@@ -169,8 +169,9 @@ impl Keeper {
             None => None,
             Some(admin) => Some(bind_admin(&admin.address).await.map_err(Unusable::Unreadable)?),
         };
+        let secret = secret().map_err(|error| Unusable::Unreadable(format!("/dev/urandom: {error}")))?;
         let control =
-            Control::start(loaded.document.clone(), diagnostics.clone(), secret()).await.map_err(problems)?;
+            Control::start(loaded.document.clone(), diagnostics.clone(), secret).await.map_err(problems)?;
         let gateway = Arc::clone(&control.gateway);
         control.gateway.registry.register(Arc::new(status::Gauges::new(&gateway)));
         let keeper = Keeper { origin, seen: Some(source.text), control, diagnostics };
@@ -205,29 +206,27 @@ impl Keeper {
     async fn drain(&mut self, mut inbox: mpsc::Receiver<Request>, signals: &mut Signals) -> Exit {
         let limit = self.control.drain_timeout();
         self.diagnostics.info("draining", &[("deadline", &format!("{}ms", limit.as_millis()))]);
-        let drained = self.control.drain();
-        tokio::pin!(drained);
-        let deadline = tokio::time::sleep(limit);
-        tokio::pin!(deadline);
-        loop {
-            tokio::select! {
-                () = &mut drained => {
-                    self.diagnostics.info("stopped", &[]);
-                    return Exit::Success;
+        let cut_short = {
+            let mut drained = std::pin::pin!(self.control.drain());
+            let mut deadline = std::pin::pin!(tokio::time::sleep(limit));
+            loop {
+                tokio::select! {
+                    () = &mut drained => break None,
+                    () = &mut deadline => break Some("stopped at the drain deadline with exchanges unfinished"),
+                    _ = signals.int.recv() => break Some("stopped at once"),
+                    _ = signals.hup.recv() => {}
+                    // Dropping a reload's answer tells its asker that there will be none.
+                    Some(_) = inbox.recv() => {}
                 }
-                () = &mut deadline => {
-                    self.diagnostics.warn("stopped at the drain deadline with exchanges unfinished", &[]);
-                    return Exit::Failure;
-                }
-                _ = signals.int.recv() => {
-                    self.diagnostics.warn("stopped at once", &[]);
-                    return Exit::Failure;
-                }
-                _ = signals.hup.recv() => {}
-                // Dropping a reload's answer tells its asker that there will be none.
-                Some(_) = inbox.recv() => {}
             }
-        }
+        };
+        let Some(why) = cut_short else {
+            self.diagnostics.info("stopped", &[]);
+            return Exit::Success;
+        };
+        self.control.end().await;
+        self.diagnostics.warn(why, &[]);
+        Exit::Failure
     }
 
     /// The file may have changed: only another text is a change.
@@ -293,10 +292,11 @@ async fn bind_admin(text: &str) -> Result<tokio::net::TcpListener, String> {
 }
 
 /// The secret that signs what clients carry for this process: drawn anew at each start.
-fn secret() -> Vec<u8> {
-    // The hasher's keys come from the operating system's random source; two of them give 32 bytes.
-    use std::hash::{BuildHasher as _, RandomState};
-    (0..4u64).flat_map(|n| RandomState::new().hash_one(n).to_be_bytes()).collect()
+fn secret() -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut secret = vec![0; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut secret)?;
+    Ok(secret)
 }
 
 /// What the admin endpoints ask of the process.
@@ -309,7 +309,11 @@ impl sluice_admin::Gateway for Endpoints {
     fn readiness(&self) -> Readiness {
         let draining =
             if self.gateway.is_draining() { Err("the process is stopping".to_owned()) } else { Ok(()) };
-        Readiness::default().check("configuration", Ok(())).check("drain", draining)
+        let workers = match self.gateway.workers() {
+            (running, all) if running == all => Ok(()),
+            (running, all) => Err(format!("{running} of {all} workers run")),
+        };
+        Readiness::default().check("configuration", Ok(())).check("workers", workers).check("drain", draining)
     }
 
     fn metrics(&self, format: Format) -> String {
