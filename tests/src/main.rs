@@ -23,6 +23,8 @@ mod forward;
 #[cfg(feature = "gateway")]
 mod guide;
 #[cfg(feature = "gateway")]
+mod handover;
+#[cfg(feature = "gateway")]
 mod http;
 #[cfg(feature = "gateway")]
 mod malformed;

@@ -20,6 +20,7 @@ use crate::observe::diagnostic::Diagnostics;
 use crate::observe::metrics::{Registry, Reload};
 use crate::problem::{At, Problems};
 use crate::snapshot::{self, Snapshot};
+use crate::sockets::Inherited;
 use crate::upstream::live::Live;
 use crate::upstream::{Events, Upstream};
 use crate::worker::{self, Order};
@@ -84,6 +85,15 @@ impl Events for Gateway {
     }
 }
 
+/// What a process that starts has from the one before it, or makes itself.
+#[derive(Default)]
+pub struct Legacy {
+    /// Signs what clients carry for this process.
+    pub secret: Vec<u8>,
+    /// Sockets that are listened on already.
+    pub sockets: Vec<Inherited>,
+}
+
 /// The control side of a running gateway. Lives on the control thread.
 pub struct Control {
     /// What all workers share.
@@ -100,14 +110,20 @@ impl Control {
     pub async fn start(
         document: Document,
         diagnostics: Diagnostics,
-        secret: Vec<u8>,
+        mut legacy: Legacy,
     ) -> Result<Control, Problems> {
         let clock = Clock::start();
         let workers = document.process.workers.map_or_else(cores, |workers| usize::from(workers.get()));
         let process = document.process.clone();
         let model = check(&document)?;
         let registry = Arc::new(Registry::new(workers));
-        let built = snapshot::build(document, model, None, (workers, &secret), (&registry, &diagnostics))?;
+        let built = snapshot::build(
+            document,
+            model,
+            None,
+            (workers, &legacy.secret, &mut legacy.sockets),
+            (&registry, &diagnostics),
+        )?;
         let (mailboxes, boxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         let gateway = Arc::new(Gateway {
             clock,
@@ -128,7 +144,7 @@ impl Control {
             problems
         })?;
         let monitor = Monitor::new(Arc::clone(&gateway));
-        let mut control = Control { gateway, secret, process, threads, monitor };
+        let mut control = Control { gateway, secret: legacy.secret, process, threads, monitor };
         control.publish(built).await;
         Ok(control)
     }
@@ -152,7 +168,8 @@ impl Control {
         }
         let model = check(&document)?;
         let before = self.gateway.snapshot();
-        let workers = (self.gateway.mailboxes.len(), &*self.secret);
+        let mut none = Vec::new();
+        let workers = (self.gateway.mailboxes.len(), &*self.secret, &mut none);
         let observe = (&*self.gateway.registry, &self.gateway.diagnostics);
         let built = snapshot::build(document, model, Some(&before), workers, observe)?;
         for (_, bound) in &before.listeners {
@@ -171,6 +188,8 @@ impl Control {
         let mut sockets: Vec<Vec<_>> = self.gateway.mailboxes.iter().map(|_| Vec::new()).collect();
         for (name, bound) in built.sockets {
             for (worker, socket) in bound.into_iter().enumerate() {
+                // There may be more inherited sockets than workers: each must be accepted from.
+                let worker = worker % sockets.len();
                 sockets[worker].push((Arc::clone(&name), socket));
             }
         }
@@ -194,6 +213,18 @@ impl Control {
         snapshot.listeners.iter().map(|(policy, bound)| (Arc::clone(&policy.name), bound.address)).collect()
     }
 
+    /// What the next process needs to go on where this one is. The sockets are copies.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn legacy(&self) -> std::io::Result<Legacy> {
+        let mut sockets = Vec::new();
+        for (_, bound) in &self.gateway.snapshot().listeners {
+            sockets.extend(bound.copies()?.into_iter().map(|socket| (bound.configured, socket)));
+        }
+        Ok(Legacy { secret: self.secret.clone(), sockets })
+    }
+
     /// How long exchanges may take to finish after TERM.
     pub fn drain_timeout(&self) -> Duration {
         self.process.drain_timeout.map_or(Duration::from_secs(30), |period| period.0)
@@ -204,6 +235,9 @@ impl Control {
     pub async fn drain(&mut self) {
         self.gateway.draining.store(true, Ordering::Relaxed);
         self.monitor.stop();
+        for (_, bound) in &self.gateway.snapshot().listeners {
+            drop(bound.take_copies());
+        }
         for mailbox in &self.gateway.mailboxes {
             let _ = mailbox.send(Order::Drain);
         }

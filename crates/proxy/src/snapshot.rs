@@ -22,7 +22,7 @@ use crate::observe::access_log::AccessLog;
 use crate::observe::diagnostic::Diagnostics;
 use crate::observe::metrics::Registry;
 use crate::problem::{At, Problems};
-use crate::sockets::{self, Bound};
+use crate::sockets::{self, Bound, Inherited};
 use crate::upstream::affinity::By;
 use crate::upstream::config::{EndpointPolicy, Policy};
 use crate::upstream::{Endpoint, Upstream};
@@ -56,13 +56,13 @@ pub fn build(
     document: Document,
     model: Model,
     before: Option<&Snapshot>,
-    (workers, secret): (usize, &[u8]),
+    (workers, secret, inherited): (usize, &[u8], &mut Vec<Inherited>),
     observe: (&Registry, &Diagnostics),
 ) -> Result<Built, Problems> {
     let mut problems = Problems::new();
     let upstreams = upstreams(&model, before, secret, &mut problems);
     let log = log(&model, before, observe, &mut problems);
-    let (listeners, sockets) = listeners(&model, before, workers, &mut problems);
+    let (listeners, sockets) = listeners(&model, before, (workers, inherited), &mut problems);
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -174,7 +174,7 @@ type Sockets = Vec<(Arc<str>, Vec<TcpListener>)>;
 fn listeners(
     model: &Model,
     before: Option<&Snapshot>,
-    workers: usize,
+    (workers, inherited): (usize, &mut Vec<Inherited>),
     problems: &mut Problems,
 ) -> (Listeners, Sockets) {
     let known: HashMap<_, _> = before
@@ -196,11 +196,12 @@ fn listeners(
             listeners.push((Arc::clone(policy), Arc::clone(bound)));
             continue;
         }
-        match sockets::bind(policy.address, workers) {
-            Ok(bound) => {
-                let address = bound[0].local_addr().unwrap_or(policy.address);
-                listeners.push((Arc::clone(policy), Bound::new(policy.address, address)));
-                sockets.push((Arc::clone(&policy.name), bound));
+        let bound = sockets::bind(policy.address, workers, inherited)
+            .and_then(|sockets| Ok((Bound::new(policy.address, &sockets)?, sockets)));
+        match bound {
+            Ok((bound, new)) => {
+                listeners.push((Arc::clone(policy), bound));
+                sockets.push((Arc::clone(&policy.name), new));
             }
             Err(error) => {
                 let at = At::root().key("listeners").key(&*policy.name).key("address");

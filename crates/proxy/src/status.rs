@@ -31,6 +31,7 @@ pub fn status(gateway: &Gateway) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "revision": snapshot.revision,
+        "process_id": std::process::id(),
         "uptime_seconds": now.0 / 1_000_000_000,
         "draining": gateway.is_draining(),
         "listeners": listeners,

@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod documents;
 mod explain;
+mod handover;
 mod reference;
 mod reload;
 mod run;

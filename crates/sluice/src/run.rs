@@ -3,15 +3,17 @@
 //! One way leads to a change, whoever asks for it (SIGHUP, a changed file, the admin endpoint): the
 //! document is read, checked and applied here, one at a time, all or nothing.
 //!
-//! Signals: HUP reloads, USR1 reopens logs, TERM and INT drain, a second INT ends at once.
+//! Signals: HUP reloads, USR1 reopens logs, USR2 hands over to a new process, TERM and INT drain, a second INT
+//! ends at once.
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sluice_admin::{Readiness, Reload};
 use sluice_proxy::config::Source;
-use sluice_proxy::gateway::{Control, Gateway};
+use sluice_proxy::gateway::{Control, Gateway, Legacy};
 use sluice_proxy::observe::diagnostic::{Diagnostics, Layout, Level};
 use sluice_proxy::observe::metrics::Format;
 use sluice_proxy::status;
@@ -20,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::cli::{Exit, LogFormat, RunArgs, complain, say};
 use crate::documents::{self, Unusable};
+use crate::handover::{self, Offer};
 use crate::watch;
 
 /// Where a gateway's document comes from.
@@ -36,6 +39,8 @@ pub(crate) enum Request {
     Reload(oneshot::Sender<Result<u64, serde_json::Value>>),
     /// The file may have changed.
     Changed,
+    /// A hand-over has ended: the new process is ready, or there is none.
+    HandedOver(std::io::Result<()>),
 }
 
 /// Runs a gateway from a file.
@@ -91,20 +96,28 @@ async fn live(origin: Origin, format: LogFormat, hints: &dyn Fn(&str) -> Vec<Str
     let (requests, inbox) = mpsc::channel(16);
     // Watched before it is read: a change in between is not missed.
     let watcher = origin.path().and_then(|path| watch::start(path, requests.clone(), &diagnostics));
-    let (mut keeper, admin) = match Keeper::start(origin, diagnostics).await {
+    let mut received = match handover::receive() {
+        Ok(received) => received,
+        Err(error) => return Unusable::Unreadable(format!("nothing was handed over: {error}")).complain(),
+    };
+    let (mut keeper, admin) = match Keeper::start(origin, diagnostics, requests.clone(), &mut received).await
+    {
         Ok(started) => started,
         Err(unusable) => return unusable.complain(),
     };
     greet(&keeper.control, admin.as_ref(), hints);
     let (stop, stopped) = oneshot::channel::<()>();
+    // Kept to the end: while it drains, the admin endpoints say so.
+    keeper.stop_admin = Some(stop);
     if let Some(listener) = admin {
         let endpoints = Arc::new(Endpoints { gateway: Arc::clone(&keeper.control.gateway), requests });
         serve_admin(listener, endpoints, stopped, keeper.diagnostics.clone());
     }
+    if let Some(Err(error)) = received.map(handover::Received::ready) {
+        keeper.diagnostics.warn("the process before has gone already", &[("error", &error)]);
+    }
     let exit = keeper.obey(inbox, &mut signals).await;
     drop(watcher);
-    // The admin endpoints answered "draining" until here.
-    drop(stop);
     exit
 }
 
@@ -155,27 +168,60 @@ struct Keeper {
     seen: Option<String>,
     control: Control,
     diagnostics: Diagnostics,
+    /// The socket of the admin endpoints and its configured address, for a process that takes over.
+    admin: Option<(SocketAddr, TcpListener)>,
+    /// The program's file, as it was found at the start: it may be another one by now.
+    program: PathBuf,
+    /// Dropping it stops the admin endpoints.
+    stop_admin: Option<oneshot::Sender<()>>,
+    /// Whether a new process is being started.
+    handing_over: bool,
+    requests: mpsc::Sender<Request>,
 }
 
 impl Keeper {
     async fn start(
         origin: Origin,
         diagnostics: Diagnostics,
+        requests: mpsc::Sender<Request>,
+        received: &mut Option<handover::Received>,
     ) -> Result<(Keeper, Option<tokio::net::TcpListener>), Unusable> {
         let source = origin.read()?;
         let loaded = documents::load(&source, origin.folder())?;
         let problems = |problems| Unusable::Problems(Box::new(loaded.report(&problems)));
         let admin = match &loaded.document.process.admin {
             None => None,
-            Some(admin) => Some(bind_admin(&admin.address).await.map_err(Unusable::Unreadable)?),
+            Some(admin) => {
+                let inherited = received.as_mut().and_then(|received| received.admin.take());
+                Some(bind_admin(&admin.address, inherited).map_err(Unusable::Unreadable)?)
+            }
         };
-        let secret = secret().map_err(|error| Unusable::Unreadable(format!("/dev/urandom: {error}")))?;
+        let legacy = match received {
+            Some(received) => std::mem::take(&mut received.legacy),
+            None => Legacy { secret: secret().map_err(unreadable("/dev/urandom"))?, sockets: Vec::new() },
+        };
         let control =
-            Control::start(loaded.document.clone(), diagnostics.clone(), secret).await.map_err(problems)?;
+            Control::start(loaded.document.clone(), diagnostics.clone(), legacy).await.map_err(problems)?;
         let gateway = Arc::clone(&control.gateway);
         control.gateway.registry.register(Arc::new(status::Gauges::new(&gateway)));
-        let keeper = Keeper { origin, seen: Some(source.text), control, diagnostics };
-        Ok((keeper, admin))
+        let listener = match &admin {
+            None => None,
+            Some((_, listener)) => Some(listen(listener).map_err(unreadable("process.admin.address"))?),
+        };
+        let seen = Some(source.text);
+        let program = std::env::current_exe().map_err(unreadable("the program's file"))?;
+        let keeper = Keeper {
+            origin,
+            seen,
+            control,
+            diagnostics,
+            admin,
+            program,
+            stop_admin: None,
+            handing_over: false,
+            requests,
+        };
+        Ok((keeper, listener))
     }
 
     /// Obeys signals and requests until the process ends.
@@ -190,16 +236,62 @@ impl Keeper {
                     let _ = self.reload("SIGHUP").await;
                 }
                 _ = signals.usr1.recv() => self.control.reopen_logs(),
+                _ = signals.usr2.recv() => self.hand_over(),
                 Some(request) = inbox.recv() => match request {
                     Request::Reload(answer) => {
                         // Whoever asked may have left; the change stands all the same.
                         let _ = answer.send(self.reload("the admin endpoint").await.map_err(|why| why.to_json()));
                     }
                     Request::Changed => self.changed().await,
+                    Request::HandedOver(Ok(())) => {
+                        self.diagnostics.info("a new process has taken over", &[]);
+                        // It answers at the admin endpoints' socket too.
+                        self.stop_admin = None;
+                        break;
+                    }
+                    Request::HandedOver(Err(error)) => {
+                        self.handing_over = false;
+                        self.diagnostics.error("nothing was handed over, this process goes on", &[("error", &error)]);
+                    }
                 },
             }
         }
         self.drain(inbox, signals).await
+    }
+
+    /// Starts the program again, to take over from this process.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the hand-over lives on the control thread, beside the workers"
+    )]
+    fn hand_over(&mut self) {
+        if self.handing_over {
+            return;
+        }
+        let offer = self.offer();
+        let (program, arguments) = (self.program.clone(), std::env::args_os().skip(1).collect());
+        let requests = self.requests.clone();
+        self.handing_over = true;
+        self.diagnostics.info("handing over to a new process", &[("program", &program.display())]);
+        tokio::spawn(async move {
+            let handed = match offer {
+                Ok(offer) => handover::hand_over(&program, arguments, offer).await,
+                Err(error) => Err(error),
+            };
+            // Nobody hears it when the process is ending anyway.
+            let _ = requests.send(Request::HandedOver(handed)).await;
+        });
+    }
+
+    fn offer(&self) -> std::io::Result<Offer> {
+        if self.origin.path().is_none() {
+            return Err(std::io::Error::other("only a process that runs a file can be taken over from"));
+        }
+        let admin = match &self.admin {
+            None => None,
+            Some((address, socket)) => Some((*address, socket.try_clone()?)),
+        };
+        Ok(Offer { legacy: self.control.legacy()?, admin })
     }
 
     /// Lets exchanges finish. A second INT, or the deadline, ends it.
@@ -285,10 +377,27 @@ impl Origin {
     }
 }
 
-async fn bind_admin(text: &str) -> Result<tokio::net::TcpListener, String> {
+fn unreadable(what: &'static str) -> impl Fn(std::io::Error) -> Unusable {
+    move |error| Unusable::Unreadable(format!("{what}: {error}"))
+}
+
+type Admin = (SocketAddr, TcpListener);
+
+fn bind_admin(text: &str, inherited: Option<Admin>) -> Result<Admin, String> {
     let address = sluice_admin::check_address(text)?;
-    let bound = tokio::net::TcpListener::bind(address).await;
-    bound.map_err(|error| format!("process.admin.address: {address} cannot be listened on: {error}"))
+    if let Some(inherited) = inherited.filter(|(configured, _)| *configured == address) {
+        return Ok(inherited);
+    }
+    let bound = TcpListener::bind(address);
+    let bound =
+        bound.map_err(|error| format!("process.admin.address: {address} cannot be listened on: {error}"))?;
+    Ok((address, bound))
+}
+
+fn listen(socket: &TcpListener) -> std::io::Result<tokio::net::TcpListener> {
+    let socket = socket.try_clone()?;
+    socket.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(socket)
 }
 
 /// The secret that signs what clients carry for this process: drawn anew at each start.
@@ -338,6 +447,7 @@ impl sluice_admin::Gateway for Endpoints {
 struct Signals {
     hup: Signal,
     usr1: Signal,
+    usr2: Signal,
     term: Signal,
     int: Signal,
 }
@@ -347,6 +457,7 @@ impl Signals {
         Ok(Signals {
             hup: signal(SignalKind::hangup())?,
             usr1: signal(SignalKind::user_defined1())?,
+            usr2: signal(SignalKind::user_defined2())?,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
         })

@@ -33,6 +33,8 @@ pub enum Signal {
     Hup,
     /// Open the logs again.
     Usr1,
+    /// Hand over to a new process.
+    Usr2,
     /// End now, as a crash would.
     Kill,
 }
@@ -133,6 +135,7 @@ impl Gateway {
             Signal::Int => "INT",
             Signal::Hup => "HUP",
             Signal::Usr1 => "USR1",
+            Signal::Usr2 => "USR2",
             Signal::Kill => "KILL",
         };
         // The shell's own kill: it is there without any package, and needs no unsafe code here.
