@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::h1::{self, Decoded, Decoder, Framing, Limits, Persist, Scanner};
-use sluice_http::{Method, NameId, RequestHead};
+use sluice_http::{Method, NameId, RequestHead, ResponseHead};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -38,7 +38,7 @@ pub struct Config {
     /// For one check. Default "2s", or `every` when that is shorter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Period>,
-    /// Successes in a row that make an endpoint healthy. Default 2.
+    /// Successes in a row that make an endpoint healthy. Default 1: it is back within one interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rise: Option<NonZeroU16>,
     /// Failures in a row that make it unhealthy. Default 2.
@@ -84,9 +84,7 @@ impl Check {
         let mut stream = TcpStream::connect(address).await.map_err(|error| format!("connect: {error}"))?;
         stream.write_all(&self.request(name)).await.map_err(|error| format!("send: {error}"))?;
         let mut buffer = BytesMut::with_capacity(4096);
-        let head = read_head(&mut stream, &mut buffer).await?;
-        let (head, framing) = h1::response(head, Method::Get, &Limits::default())
-            .map_err(|refusal| format!("invalid answer: {refusal}"))?;
+        let (head, framing) = read_answer(&mut stream, &mut buffer).await?;
         let well = match self.status.is_empty() {
             true => (200..400).contains(&head.status),
             false => self.status.contains(&head.status),
@@ -114,6 +112,21 @@ impl Check {
         let mut out = Vec::with_capacity(128);
         h1::request_head(&head, Framing::None, Persist::Close, &mut out);
         out
+    }
+}
+
+/// The head of the answer; interim ones before it are passed over. The check's timeout bounds their number.
+async fn read_answer(
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+) -> Result<(ResponseHead, Framing), String> {
+    loop {
+        let head = read_head(stream, buffer).await?;
+        let (head, framing) = h1::response(head, Method::Get, &Limits::default())
+            .map_err(|refusal| format!("invalid answer: {refusal}"))?;
+        if head.status >= 200 || head.status == 101 {
+            return Ok((head, framing));
+        }
     }
 }
 

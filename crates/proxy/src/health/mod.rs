@@ -87,5 +87,5 @@ fn schedule(
     }
     let count =
         |count: Option<NonZeroU16>, default: u32| count.map_or(default, |count| u32::from(count.get()));
-    Some(Schedule { every, timeout, rise: count(rise, 2), fall: count(fall, 2) })
+    Some(Schedule { every, timeout, rise: count(rise, 1), fall: count(fall, 2) })
 }

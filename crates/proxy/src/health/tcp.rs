@@ -20,7 +20,7 @@ pub struct Config {
     /// For one check. Default "2s", or `every` when that is shorter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Period>,
-    /// Successes in a row that make an endpoint healthy. Default 2.
+    /// Successes in a row that make an endpoint healthy. Default 1: it is back within one interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rise: Option<NonZeroU16>,
     /// Failures in a row that make it unhealthy. Default 2.

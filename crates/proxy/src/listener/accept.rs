@@ -26,6 +26,7 @@ const LAST_ACCEPTS: u32 = 1024;
 pub async fn run(worker: Rc<Worker>, mut listener: Rc<LocalListener>, socket: TcpListener) {
     let deadline = worker.world.timers.deadline();
     let mut last = LAST_ACCEPTS;
+    let mut failing = false;
     while last > 0 {
         if listener.is_closed() || worker.is_draining() {
             last -= 1;
@@ -40,14 +41,19 @@ pub async fn run(worker: Rc<Worker>, mut listener: Rc<LocalListener>, socket: Tc
         })
         .await;
         match accepted {
-            Some(Ok((stream, peer))) => serve(&worker, &listener, stream, peer),
+            Some(Ok((stream, peer))) => {
+                failing = false;
+                serve(&worker, &listener, stream, peer);
+            }
             // The client gave up while it waited; or there are no descriptors: wait for some.
             Some(Err(error)) if is_about_the_client(&error) => {}
             Some(Err(error)) => {
-                worker
-                    .gateway
-                    .diagnostics
-                    .warn("accept failed", &[("listener", &listener.shared.name), ("error", &error)]);
+                // Said once for each time it begins, not fifty times a second.
+                if !std::mem::replace(&mut failing, true) {
+                    let fields: [(&str, &dyn std::fmt::Display); 2] =
+                        [("listener", &listener.shared.name), ("error", &error)];
+                    worker.gateway.diagnostics.warn("accept failed", &fields);
+                }
                 deadline.set(worker.world.clock.now(), PAUSE);
                 deadline.passed().await;
             }
