@@ -101,6 +101,22 @@ impl Answer {
 }
 
 impl Received {
+    /// A request of which only the head has come.
+    pub(crate) fn of(head: RawHead, connection: usize) -> Received {
+        let [method, target, version] = head.start;
+        Received {
+            head: head.bytes,
+            method,
+            target,
+            version,
+            fields: head.fields,
+            body: Vec::new(),
+            body_on_wire: Vec::new(),
+            trailers: Fields::default(),
+            connection,
+        }
+    }
+
     /// The value of the first field `name`.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.get(name)

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::deadline::within;
-use crate::message::{Answer, Broken, Fields, RawBody, RawHead, Reader, Received, answer_ends, request_ends};
+use crate::message::{Answer, Broken, RawBody, RawHead, Reader, Received, answer_ends, request_ends};
 
 /// One connection to a server under test. Every wait has a deadline.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Wire {
     /// The head of the next request, for a test that plays an origin; its body is left unread.
     pub async fn request_head(&mut self) -> Received {
         let head = within("a request's head", self.reader.head()).await;
-        received(head.unwrap_or_else(|broken| panic!("no request: {}", sentence(broken))))
+        Received::of(head.unwrap_or_else(|broken| panic!("no request: {}", sentence(broken))), 0)
     }
 
     /// The next request with its body, for a test that plays an origin.
@@ -172,21 +172,6 @@ fn status_of(head: &RawHead) -> Result<u16, String> {
     match head.start[1].parse() {
         Ok(status) if known => Ok(status),
         _ => Err(format!("a start line that is none: {:?}", head.start)),
-    }
-}
-
-fn received(head: RawHead) -> Received {
-    let [method, target, version] = head.start;
-    Received {
-        head: head.bytes,
-        method,
-        target,
-        version,
-        fields: head.fields,
-        body: Vec::new(),
-        body_on_wire: Vec::new(),
-        trailers: Fields::default(),
-        connection: 0,
     }
 }
 

@@ -307,7 +307,7 @@ impl Forward {
                 exchange.outcome = Outcome::Completed;
                 Ok(Forwarded::Switched(head, connection))
             }
-            Ok(Answer::Response(mut head, body, _)) => {
+            Ok(Answer::Response(mut head, body)) => {
                 if let Some(cookie) = attempt.choice.cookie {
                     head.fields.append(NameId::SetCookie, cookie.as_bytes());
                 }

@@ -46,7 +46,7 @@ pub struct Terms<'a> {
 /// What an endpoint gave.
 pub enum Answer {
     /// A response.
-    Response(ResponseHead, Body, Option<u64>),
+    Response(ResponseHead, Body),
     /// It switched protocols: what follows the 101 belongs to the tunnel.
     Switched(ResponseHead, Box<Connection>),
 }
@@ -68,6 +68,12 @@ struct Upload {
 }
 
 impl Upload {
+    /// Nothing more of it is sent; the connection is not used again.
+    fn give_up(&mut self) {
+        self.finished = true;
+        self.sender.fail();
+    }
+
     fn poll(
         &mut self,
         connection: &mut Connection,
@@ -123,7 +129,6 @@ pub async fn exchange(
     let expects = streamed && request.head.fields.contains(sluice_http::NameId::Expect);
     let mut waiting = Await {
         scanner: Scanner::default(),
-        bytes: 0,
         interims: 0,
         hold: expects,
         continue_awaited: false,
@@ -142,8 +147,7 @@ pub async fn exchange(
         Ok((head, framing)) => {
             if waiting.hold {
                 // It answered instead of asking for the body: nobody may ask the client for it any more.
-                upload.finished = true;
-                upload.sender.fail();
+                upload.give_up();
             }
             Ok(receive(connection, head, framing, upload, guard, terms))
         }
@@ -160,8 +164,6 @@ pub async fn exchange(
 /// Waiting for the head of the answer.
 struct Await {
     scanner: Scanner,
-    /// Bytes the endpoint has sent.
-    bytes: usize,
     /// Interim answers it has sent.
     interims: u32,
     /// The body is held back until the endpoint says 100 (RFC 9110 section 10.1.1), or a second passes.
@@ -227,7 +229,7 @@ impl Await {
                 return Poll::Ready(Ok(end));
             }
             match link.poll_fill(cx) {
-                Poll::Ready(Ok(read)) if read > 0 => self.bytes += read,
+                Poll::Ready(Ok(read)) if read > 0 => {}
                 Poll::Ready(_) => return Poll::Ready(Err(Failure::UpstreamReset)),
                 // While the request is still leaving, the sender's own deadline watches.
                 Poll::Pending if uploaded.is_pending() => return Poll::Pending,
@@ -273,8 +275,7 @@ impl Await {
             }
             // The endpoint takes no more, but may have answered before it closed: look for that answer.
             Poll::Ready(Err(SendError::Link(_))) => {
-                upload.finished = true;
-                upload.sender.fail();
+                upload.give_up();
                 Ok(Poll::Ready(()))
             }
         }
@@ -332,11 +333,6 @@ fn receive(
 ) -> Answer {
     let keep =
         h1::keep_alive(head.version, &head.fields) && framing != Framing::Close && !upload.sender.failed();
-    let length = match framing {
-        Framing::Length(length) => Some(length),
-        Framing::None => Some(0),
-        _ => None,
-    };
     let mut reply = Reply {
         line: Some(Line { connection, upload, guard, pool: Rc::clone(terms.pool) }),
         decoder: Decoder::new(framing, &terms.limits),
@@ -353,7 +349,7 @@ fn receive(
         (Framing::Length(_), Some(content)) => Body::Full(content),
         _ => Body::Stream(Box::new(reply)),
     };
-    Answer::Response(head, body, length)
+    Answer::Response(head, body)
 }
 
 /// What an answer's body holds until it ends.

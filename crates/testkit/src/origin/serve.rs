@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::reply::{Content, Manner, Reply};
 use super::{KEPT, Shared};
-use crate::message::{Fields, RawHead, Reader, Received, request_ends};
+use crate::message::{Reader, Received, request_ends};
 
 /// Accepts until it is aborted.
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
@@ -75,7 +75,7 @@ enum Next {
 
 async fn requests(reader: &mut Connection, number: usize, shared: &Shared) {
     while let Ok(head) = reader.head().await {
-        let mut request = received(head, number);
+        let mut request = Received::of(head, number);
         let script = shared.script.lock().unwrap().clone();
         let listed = script.reply_at_head();
         let early = listed.as_ref().filter(|reply| reply.early);
@@ -106,21 +106,6 @@ fn expects_continue(request: &Received) -> bool {
 
 async fn write_continue(reader: &mut Connection) -> bool {
     reader.from.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_ok()
-}
-
-fn received(head: RawHead, connection: usize) -> Received {
-    let [method, target, version] = head.start;
-    Received {
-        head: head.bytes,
-        method,
-        target,
-        version,
-        fields: head.fields,
-        body: Vec::new(),
-        body_on_wire: Vec::new(),
-        trailers: Fields::default(),
-        connection,
-    }
 }
 
 fn record(shared: &Shared, request: &Received) {
