@@ -59,6 +59,8 @@ const STOREYS: &[&[&str]] = &[
         "sockets",
         "stream",
         "wire",
+        "h2_message",
+        "h2_stream",
         "relay",
         "template",
         "expression",

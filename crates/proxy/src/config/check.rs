@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sluice_http::h1::Limits;
 
-use super::document::{Document, Listener, Route as RouteDocument};
-use super::model::{ListenerPolicy, ListenerTimeouts, Model, Route};
+use super::document::{Document, Listener, ListenerHttp2, Route as RouteDocument};
+use super::model::{Http2Policy, ListenerPolicy, ListenerTimeouts, Model, Route};
 use crate::action::Action;
 use crate::action::redirect::Redirect;
 use crate::action::respond::Respond;
@@ -137,7 +137,30 @@ fn check_listener(
             .requests_per_connection
             .filter(|count| *count > 0)
             .unwrap_or(u32::MAX),
+        http2: check_http2(&listener.http2, &at.key("http2"), problems),
     })
+}
+
+/// RFC 9113 section 6.9.1: the largest window.
+const LARGEST_WINDOW: u64 = (1 << 31) - 1;
+
+fn check_http2(http2: &ListenerHttp2, at: &At, problems: &mut Problems) -> Http2Policy {
+    let mut window = |key: &str, size: Option<ByteSize>, default: u32| match size {
+        None => default,
+        Some(ByteSize(size @ 65_535..=LARGEST_WINDOW)) => u32::try_from(size).unwrap_or(default),
+        Some(_) => {
+            problems.add(&at.key(key), "a window holds 65535 bytes (64KiB less one) to 2 GiB less one");
+            default
+        }
+    };
+    let stream_window = window("stream_window", http2.stream_window, 256 * 1024);
+    let connection_window = window("connection_window", http2.connection_window, 1024 * 1024);
+    let max_age = http2.max_age.map_or(Duration::from_secs(3600), |period| period.0);
+    if max_age.is_zero() {
+        problems.add(&at.key("max_age"), "a connection that may not live carries nothing");
+    }
+    let max_streams = http2.max_streams.map_or(128, |streams| u32::from(streams.get()));
+    Http2Policy { max_streams, stream_window, connection_window, max_age }
 }
 
 /// "127.0.0.1:80", "[::1]:80", or ":80" for every IPv4 address.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use sluice_http::h1::Refusal;
+use sluice_http::h2::{Breach, Flood};
 
 use super::cells::{CLASSES, Counter, EndpointCells, OUTCOMES, RouteBlock, UpstreamCells, outcome_code};
 use super::exposition::{Exposition, Family, Kind};
@@ -84,6 +85,18 @@ impl Registry {
             for refusal in Refusal::ALL {
                 let count = sum(blocks, |cells| &cells.refused[*refusal as usize]);
                 family.sample(&[("listener", &labels[0]), ("reason", refusal.code())], count);
+            }
+        }
+        let help = "HTTP/2 connections and streams that were ended, by what the client did";
+        let mut family = out.family("sluice_listener_http2_refused_total", help, Kind::Counter);
+        for (labels, blocks) in &all {
+            for flood in Flood::ALL {
+                let count = sum(blocks, |cells| &cells.floods[*flood as usize]);
+                family.sample(&[("listener", &labels[0]), ("reason", flood.code())], count);
+            }
+            for breach in Breach::ALL {
+                let count = sum(blocks, |cells| &cells.breaches[*breach as usize]);
+                family.sample(&[("listener", &labels[0]), ("reason", breach.code())], count);
             }
         }
         let help = "Exchanges that failed, by the code that stands in the answer and in the access log";
