@@ -37,6 +37,7 @@ pub mod stream;
 pub mod template;
 pub mod upstream;
 pub mod value;
+pub mod websocket;
 pub mod wire;
 pub mod worker;
 pub mod world;

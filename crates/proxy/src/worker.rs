@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_http::RequestHead;
+use sluice_traffic::breaker::Change;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::gateway::Gateway;
@@ -21,8 +22,8 @@ use crate::observe::metrics::RouteCells;
 use crate::pipeline::forwarded;
 use crate::request_id;
 use crate::snapshot::Snapshot;
-use crate::upstream::Local;
 use crate::upstream::live::Live;
+use crate::upstream::{Events, Local, Upstream};
 use crate::world::World;
 
 /// How often idle connections are looked over and the access log is flushed.
@@ -73,7 +74,7 @@ pub struct Running {
 impl Running {
     fn new(worker: &Worker, snapshot: Arc<Snapshot>, before: Option<&Running>) -> Running {
         let (registry, index) = (&worker.gateway.registry, worker.index);
-        let local = |upstream: &Arc<crate::upstream::Upstream>| {
+        let local = |upstream: &Arc<Upstream>| {
             let before = before
                 .and_then(|before| before.upstreams.iter().find(|old| old.shared.name == upstream.name));
             Rc::new(Local::new(Arc::clone(upstream), before.map(|old| &**old), registry, index))
@@ -121,6 +122,17 @@ pub fn run(
         worker.obey(mailbox).await;
     });
     Ok(())
+}
+
+/// Exchanges hold their worker anyway, and count it without other cores.
+impl Events for Worker {
+    fn shed(&self, live: &Arc<Live>) {
+        self.gateway.shed(live);
+    }
+
+    fn breaker_changed(&self, upstream: &Upstream, index: usize, change: Change) {
+        self.gateway.breaker_changed(upstream, index, change);
+    }
 }
 
 impl Worker {

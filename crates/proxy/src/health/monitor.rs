@@ -116,6 +116,7 @@ impl Patient {
             last = match &self.policy.check {
                 Check::Tcp => tcp::check(address).await,
                 Check::Http(check) => check.ask(address, &self.address).await,
+                Check::Grpc(check) => check.ask(address, &self.address).await,
             };
             if last.is_ok() {
                 break;

@@ -13,7 +13,7 @@ use sluice_traffic::{balance, breaker, ejection};
 
 use crate::health;
 use crate::problem::{At, Problems};
-use crate::upstream::affinity;
+use crate::upstream::{affinity, http2};
 use crate::value::{Period, Ratio};
 
 /// A group of interchangeable endpoints.
@@ -48,6 +48,12 @@ pub struct Config {
     /// An endpoint that comes back gets its share of traffic gradually over this time. Default: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<Period>,
+    /// What is spoken with the endpoints. Default "http1".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// How HTTP/2 is spoken with them.
+    #[serde(default)]
+    pub http2: http2::Config,
     /// Connections to the endpoints.
     #[serde(default)]
     pub pool: PoolConfig,
@@ -209,6 +215,9 @@ pub struct PoolConfig {
     /// Idle connections are closed after this time. Default "60s".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Period>,
+    /// An older connection takes no further request: it ends what it has, then closes. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Period>,
 }
 
 /// How long things may take at an upstream.
@@ -263,6 +272,10 @@ pub struct Policy {
     pub panic_threshold: f64,
     /// Ramp of an endpoint that came back.
     pub slow_start: Option<Duration>,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// How HTTP/2 is.
+    pub http2: http2::Policy,
     /// Connections.
     pub pool: PoolPolicy,
     /// Times.
@@ -310,6 +323,19 @@ pub enum HashSource {
     Query(String),
 }
 
+/// What is spoken with endpoints.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, and nothing else: without TLS the endpoint must know that (h2c with prior knowledge).
+    Http2,
+    /// What TLS agrees on (ALPN): HTTP/2 if the endpoint speaks it, else HTTP/1.1. Needs TLS.
+    Auto,
+}
+
 /// Connections, with defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolPolicy {
@@ -323,6 +349,8 @@ pub struct PoolPolicy {
     pub queue_timeout: Duration,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
+    /// How old one that is used may be.
+    pub max_age: Option<Duration>,
 }
 
 /// Times, with defaults.
@@ -349,6 +377,8 @@ impl Config {
         let hash = self.hash.clone().unwrap_or_default().check(&at.key("hash"), problems);
         let affinity = self.affinity.as_ref().and_then(|config| config.check(&at.key("affinity"), problems));
         let health = self.health.as_ref().and_then(|config| config.check(&at.key("health"), problems));
+        let http2 = self.http2.check(&at.key("http2"), problems);
+        self.check_protocol(at, problems);
         self.check_times(at, problems);
         Some(Policy {
             endpoints: endpoints?,
@@ -360,6 +390,8 @@ impl Config {
             breaker: self.breaker.map(BreakerConfig::policy),
             panic_threshold: self.panic_threshold.map_or(0.0, |ratio| ratio.0),
             slow_start: self.slow_start.map(|period| period.0),
+            protocol: self.protocol.unwrap_or_default(),
+            http2: http2?,
             pool: self.pool.policy(),
             timeouts: self.timeouts.policy(),
             budget: self.retry_budget.unwrap_or_default().policy(),
@@ -396,6 +428,14 @@ impl Config {
         (problems.iter().count() == before && !out.is_empty()).then_some(out)
     }
 
+    fn check_protocol(&self, at: &At, problems: &mut Problems) {
+        if self.protocol == Some(Protocol::Auto) {
+            problems
+                .add(&at.key("protocol"), "`auto` asks TLS which protocol is spoken, but this upstream has none")
+                .hint("write `protocol = \"http2\"` for endpoints that speak HTTP/2 without TLS, else \"http1\"");
+        }
+    }
+
     fn check_times(&self, at: &At, problems: &mut Problems) {
         let (timeouts, pool) = (&self.timeouts, &self.pool);
         let times = [
@@ -404,6 +444,7 @@ impl Config {
             ("timeouts", "idle", timeouts.idle),
             ("timeouts", "total", timeouts.total),
             ("pool", "idle_timeout", pool.idle_timeout),
+            ("pool", "max_age", pool.max_age),
         ];
         for (table, key, period) in times {
             if period.is_some_and(|period| period.0.is_zero()) {
@@ -520,6 +561,7 @@ impl PoolConfig {
             queue: self.queue.map_or(100, |count| count as usize),
             queue_timeout: or(self.queue_timeout, 1_000),
             idle_timeout: or(self.idle_timeout, 60_000),
+            max_age: self.max_age.map(|period| period.0),
         }
     }
 }
