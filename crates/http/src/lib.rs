@@ -10,6 +10,7 @@ mod body;
 mod crc32c;
 mod fields;
 pub mod h1;
+pub mod h2;
 mod head;
 pub mod name;
 pub mod proxy_protocol;
