@@ -33,6 +33,8 @@ mod observe;
 #[cfg(feature = "gateway")]
 mod protocol;
 #[cfg(feature = "gateway")]
+mod proxy_protocol;
+#[cfg(feature = "gateway")]
 mod reload;
 #[cfg(feature = "gateway")]
 mod routing;
@@ -40,6 +42,12 @@ mod routing;
 mod setup;
 #[cfg(feature = "gateway")]
 mod smoke;
+#[cfg(feature = "gateway")]
+mod tcp;
 mod tidy;
+#[cfg(feature = "gateway")]
+mod udp;
+#[cfg(feature = "gateway")]
+mod unix_sockets;
 #[cfg(feature = "gateway")]
 mod upstream;

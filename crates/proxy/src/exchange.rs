@@ -65,6 +65,8 @@ pub struct Exchange {
     pub client: Client,
     /// The id in X-Request-Id, in problem bodies and in log lines.
     pub request_id: String,
+    /// The address the client reached us at, when it is known.
+    pub reached: Option<SocketAddr>,
     /// When its first byte arrived.
     pub started: Instant,
     /// The normalised path it was matched by.
@@ -102,6 +104,7 @@ impl Exchange {
         Exchange {
             client,
             request_id,
+            reached: None,
             started,
             path: String::new(),
             route: Arc::clone(&none),

@@ -138,6 +138,8 @@ failures! {
         "The request has passed this gateway before." "Via already names this gateway more often than max_hops allows"
     ExchangeTimeout "exchange-timeout" Gateway 504 4 No Keep "http_response_timeout"
         "The request took too long." "the route's timeout passed before the answer head"
+    IdleTimeout "idle-timeout" Gateway 504 4 No Close "connection_timeout"
+        "Nothing was sent for too long." "nothing moved through the connection for timeouts.idle of the listener"
     Internal "internal" Gateway 500 13 No Close "proxy_internal_error"
         "The gateway failed to handle this request." "a defect in the gateway; the diagnostic log has more under the request id"
 }

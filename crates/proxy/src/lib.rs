@@ -8,6 +8,7 @@
 //! they all share: `exchange`, `failure`, `facts`, `value`, `problem`, `world`.
 
 pub mod action;
+pub mod address;
 pub mod closest;
 pub mod config;
 pub mod exchange;

@@ -47,6 +47,7 @@ const RESERVED: &[(&str, &[&str])] = &[
 const STOREYS: &[&[&str]] = &[
     &[
         "value",
+        "address",
         "problem",
         "failure",
         "facts",

@@ -12,7 +12,8 @@ use crate::action::Action;
 use crate::filter;
 use crate::observe::access_log;
 use crate::pipeline::forwarded;
-use crate::route::Table;
+use crate::route::{Streams, Table};
+use crate::sockets::Place;
 use crate::upstream::config::Policy;
 use crate::value::Network;
 
@@ -20,8 +21,10 @@ use crate::value::Network;
 pub struct Model {
     /// Sockets.
     pub listeners: Vec<Arc<ListenerPolicy>>,
-    /// Finds routes.
+    /// Finds routes of HTTP requests.
     pub table: Table,
+    /// Finds routes of connections and flows.
+    pub streams: Streams,
     /// The routes, in the order written.
     pub routes: Vec<Route>,
     /// The upstreams by name.
@@ -46,7 +49,9 @@ pub struct ListenerPolicy {
     /// Its name.
     pub name: Arc<str>,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub place: Place,
+    /// Who may connect to its Unix socket.
+    pub mode: Option<u32>,
     /// Who is believed, and what endpoints are told.
     pub forwarded: forwarded::Policy,
     /// What is spoken on it.
@@ -59,8 +64,10 @@ pub struct ListenerPolicy {
     pub limits: Limits,
     /// The most bytes of a request body.
     pub body_limit: u64,
-    /// The most open connections.
+    /// The most open connections, or flows.
     pub connections: u32,
+    /// The most bytes of a datagram.
+    pub datagram: usize,
     /// Requests of one connection.
     pub requests_per_connection: u32,
 }

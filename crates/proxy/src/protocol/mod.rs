@@ -1,6 +1,8 @@
 //! What is spoken on a connection, and who is at its other end.
 
 pub mod http1;
+pub mod tcp;
+pub mod udp;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -36,6 +38,8 @@ impl Arrival {
         };
         let client = Client { peer: self.peer, address, scheme, listener: Arc::clone(&listener.name) };
         let request_id = self.worker.request_id(head, self.peer, (&shared.forwarded, started));
-        Exchange::begin(client, request_id, started)
+        let mut exchange = Exchange::begin(client, request_id, started);
+        exchange.reached = Some(listener.bound.reached());
+        exchange
     }
 }
