@@ -42,7 +42,7 @@ async fn attack(address: SocketAddr, frames: impl IntoIterator<Item = Vec<u8>>) 
 }
 
 async fn assert_counted(gateway: &Gateway, reason: &str) {
-    let family = "sluice_listener_http2_refused_total";
+    let family = "sluice_listener_refused_total";
     eventually(reason, async || (gateway.metric(family, &[reason]).await > 0.0).then_some(())).await;
     // Others are served as before.
     let mut client = Client::connect(gateway.address("web")).await;

@@ -202,7 +202,7 @@ async fn a_client_that_shuts_its_window_loses_its_stream_only() {
     assert_eq!(ended, Some(Reason::CANCEL));
     drop(body);
     assert_eq!(client.get("/small").await.text(), "small");
-    let stalled = gateway.metric("sluice_listener_http2_refused_total", &["h2-stalled-window"]).await;
+    let stalled = gateway.metric("sluice_listener_refused_total", &["h2-stalled-window"]).await;
     assert_eq!(stalled, 1.0);
 }
 
@@ -261,7 +261,7 @@ async fn a_wrong_preface_is_refused_in_the_protocol_that_it_looks_like() {
     let mut wire = Wire::connect(gateway.address("web")).await;
     wire.send("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n").await;
     wire.read_to_end().await;
-    let refused = gateway.metric("sluice_listener_http2_refused_total", &["h2-bad-preface"]).await;
+    let refused = gateway.metric("sluice_listener_refused_total", &["h2-bad-preface"]).await;
     assert_eq!(refused, 1.0);
     let mut wire = Wire::connect(gateway.address("web")).await;
     wire.send("PRI * HTTP/2.0\r\nHost: a\r\n\r\n").await;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sluice_http::h1::Limits;
 
-use super::document::{Document, Listener, ListenerHttp2, Route as RouteDocument};
-use super::model::{Http2Policy, ListenerPolicy, ListenerTimeouts, Model, Route};
+use super::document::{Document, Listener, ListenerHttp2, ProxyProtocol, Route as RouteDocument};
+use super::model::{self, Http2Policy, ListenerPolicy, ListenerTimeouts, Missing, Model, Route};
 use crate::action::Action;
 use crate::action::redirect::Redirect;
 use crate::action::respond::Respond;
@@ -124,6 +124,11 @@ fn check_listener(
             trusted: listener.trusted_proxies.clone(),
             forwarded: listener.forwarded,
         },
+        protocol: listener.protocol,
+        proxy_protocol: listener
+            .proxy_protocol
+            .as_ref()
+            .and_then(|config| check_proxy_protocol(config, &at.key("proxy_protocol"), problems)),
         timeouts: ListenerTimeouts {
             head: or(timeouts.head, 10),
             idle: or(timeouts.idle, 60),
@@ -161,6 +166,26 @@ fn check_http2(http2: &ListenerHttp2, at: &At, problems: &mut Problems) -> Http2
     }
     let max_streams = http2.max_streams.map_or(128, |streams| u32::from(streams.get()));
     Http2Policy { max_streams, stream_window, connection_window, max_age }
+}
+
+fn check_proxy_protocol(
+    config: &ProxyProtocol,
+    at: &At,
+    problems: &mut Problems,
+) -> Option<model::ProxyProtocol> {
+    if config.from.is_empty() {
+        problems
+            .add(&at.key("from"), "nobody could send a PROXY header")
+            .hint("name the proxies: from = [\"10.0.0.0/8\"]");
+        return None;
+    }
+    let timeout = config.timeout.map_or(Duration::from_secs(3), |period| period.0);
+    if timeout.is_zero() {
+        problems.add(&at.key("timeout"), "a time of zero would refuse every connection");
+        return None;
+    }
+    let missing = if config.required { Missing::Refused } else { Missing::Accepted };
+    Some(model::ProxyProtocol { from: config.from.clone(), missing, timeout })
 }
 
 /// "127.0.0.1:80", "[::1]:80", or ":80" for every IPv4 address.
