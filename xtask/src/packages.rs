@@ -33,7 +33,6 @@ const NEEDS: &[Need] = &[
     Need { program: "redis-cli", package: "redis-tools" },
     // The -core packages: the programs alone, without a database or a service of the system's own.
     Need { program: "mariadbd", package: "mariadb-server-core" },
-    Need { program: "mariadb-install-db", package: "mariadb-server-core" },
     Need { program: "mariadb", package: "mariadb-client-core" },
 ];
 
