@@ -1,3 +1,5 @@
+//! The TLS of the kit against itself: client, server and certificates.
+
 use rustls::{HandshakeKind, ProtocolVersion};
 
 use super::*;
