@@ -92,6 +92,27 @@ pub struct Listener {
     /// How much is accepted.
     #[serde(default)]
     pub limits: ListenerLimits,
+    /// HTTP/2 on this listener: over TLS by ALPN, without TLS when the client begins with it.
+    #[serde(default)]
+    pub http2: ListenerHttp2,
+}
+
+/// HTTP/2 on a listener.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenerHttp2 {
+    /// Streams that a client may have open on one connection. Default 128.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_streams: Option<std::num::NonZeroU16>,
+    /// Bytes of a request body that a client may send before we take them, on each stream. Default "256KiB".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_window: Option<ByteSize>,
+    /// The same for all streams of a connection together. Default "1MiB".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_window: Option<ByteSize>,
+    /// A connection that is older takes no further streams: the client opens another one. Default "1h".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Period>,
 }
 
 /// Who sends a PROXY header in front of a connection.

@@ -70,6 +70,21 @@ pub struct ListenerPolicy {
     pub datagram: usize,
     /// Requests of one connection.
     pub requests_per_connection: u32,
+    /// HTTP/2.
+    pub http2: Http2Policy,
+}
+
+/// HTTP/2 on a listener, with defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2Policy {
+    /// Streams that may be open on a connection.
+    pub max_streams: u32,
+    /// Bytes that may arrive unasked on a stream.
+    pub stream_window: u32,
+    /// Bytes that may arrive unasked on a connection.
+    pub connection_window: u32,
+    /// How long a connection takes new streams.
+    pub max_age: Duration,
 }
 
 /// Who sends a PROXY header, checked.

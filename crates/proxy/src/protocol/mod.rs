@@ -1,6 +1,7 @@
 //! What is spoken on a connection, and who is at its other end.
 
 pub mod http1;
+pub mod http2;
 pub mod tcp;
 pub mod udp;
 
@@ -9,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sluice_http::RequestHead;
+use sluice_http::{Body, Method, NameId, RequestHead, ResponseHead};
 
 use crate::exchange::{Client, Exchange};
 use crate::facts::Scheme;
@@ -41,5 +42,14 @@ impl Arrival {
         let mut exchange = Exchange::begin(client, request_id, started);
         exchange.reached = Some(listener.bound.reached());
         exchange
+    }
+}
+
+/// Our own answers to HEAD tell the length of what GET would get, as an endpoint's do.
+fn tell_length(method: Method, head: &mut ResponseHead, body: &Body) {
+    if let (Method::Head, Body::Full(content)) = (method, body)
+        && !head.fields.contains(NameId::ContentLength)
+    {
+        head.fields.append(NameId::ContentLength, content.len().to_string().as_bytes());
     }
 }

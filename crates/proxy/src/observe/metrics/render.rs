@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use sluice_http::h1::Refusal;
+use sluice_http::h2::{Breach, Flood};
 use sluice_http::proxy_protocol::Invalid;
 
 use super::cells::{CLASSES, Counter, EndpointCells, OUTCOMES, RouteBlock, UpstreamCells, outcome_code};
@@ -91,6 +92,14 @@ impl Registry {
             for invalid in Invalid::ALL {
                 let count = sum(blocks, |cells| &cells.refused_headers[*invalid as usize]);
                 family.sample(&[("listener", &labels[0]), ("reason", invalid.code())], count);
+            }
+            for flood in Flood::ALL {
+                let count = sum(blocks, |cells| &cells.floods[*flood as usize]);
+                family.sample(&[("listener", &labels[0]), ("reason", flood.code())], count);
+            }
+            for breach in Breach::ALL {
+                let count = sum(blocks, |cells| &cells.breaches[*breach as usize]);
+                family.sample(&[("listener", &labels[0]), ("reason", breach.code())], count);
             }
         }
         let help = "Exchanges that failed, by the code that stands in the answer and in the access log";
