@@ -10,6 +10,7 @@
 pub mod action;
 pub mod closest;
 pub mod config;
+pub mod credentials;
 pub mod exchange;
 pub mod explain;
 pub mod expression;
@@ -19,6 +20,7 @@ pub mod field_values;
 pub mod filter;
 pub mod gateway;
 pub mod health;
+pub mod line_file;
 pub mod listener;
 pub mod observe;
 pub mod percent;

@@ -55,6 +55,8 @@ const STOREYS: &[&[&str]] = &[
         "closest",
         "percent",
         "field_values",
+        "line_file",
+        "credentials",
         "request_id",
         "sockets",
         "wire",
