@@ -27,6 +27,7 @@ pub mod basic_auth;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod headers;
+pub mod ip_access;
 pub mod query_edits;
 pub mod rewrite;
 
@@ -161,6 +162,8 @@ macro_rules! filters {
 filters! {
     /// Lets in who proves to be a user, by name and password (RFC 7617).
     BasicAuth => basic_auth::BasicAuth,
+    /// Lets in by the client's address.
+    IpAccess => ip_access::IpAccess,
     /// Edits the fields of requests and responses.
     Headers => headers::Headers,
     /// Changes the path and the query that the endpoint sees.
@@ -244,7 +247,7 @@ mod tests {
         }
         let built = chain(
             "filters = [
-               { basic_auth = { file = 'users' } },
+               { basic_auth = { file = 'users' } }, { ip_access = { deny = ['192.0.2.1'] } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } },
              ]",
         );
