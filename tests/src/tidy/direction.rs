@@ -59,7 +59,11 @@ const STOREYS: &[&[&str]] = &[
         "credentials",
         "request_id",
         "sockets",
+        "stream",
         "wire",
+        "h2_message",
+        "h2_stream",
+        "relay",
         "template",
         "expression",
         "observe",
@@ -73,17 +77,7 @@ const STOREYS: &[&[&str]] = &[
     &["route"],
     &["config"],
     &["snapshot"],
-    &[
-        "gateway",
-        "pipeline",
-        "relay",
-        "protocol",
-        "listener",
-        "worker",
-        "health/monitor",
-        "explain",
-        "status",
-    ],
+    &["gateway", "pipeline", "protocol", "listener", "worker", "health/monitor", "explain", "status"],
 ];
 const SIBLINGS: usize = 3;
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{LocalListener, Open};
-use crate::protocol::http1;
+use super::{LocalListener, Open, arrive};
+use crate::stream::Socket;
 use crate::worker::Worker;
 
 /// How long accepting pauses at the limit or without descriptors.
@@ -76,7 +76,7 @@ fn serve(worker: &Rc<Worker>, listener: &Rc<LocalListener>, stream: TcpStream, p
     let open = Open::count(listener, &worker.connections);
     let (own, listener) = (Rc::clone(worker), Rc::clone(listener));
     worker.world.spawn(async move {
-        http1::serve(own, listener, stream, peer).await;
+        arrive::arrive(own, listener, Socket::Tcp(stream), peer).await;
         drop(open);
     });
 }
