@@ -9,6 +9,8 @@
 )]
 
 #[cfg(feature = "gateway")]
+mod auth;
+#[cfg(feature = "gateway")]
 mod command_line;
 #[cfg(feature = "gateway")]
 mod documents;

@@ -108,6 +108,8 @@ failures! {
         "This method is not allowed here." "routes match this request but for its method"
     Unauthenticated "unauthenticated" Gateway 401 16 No Keep "http_request_denied"
         "Credentials are missing or not valid." "a filter asked for credentials"
+    ProxyUnauthenticated "proxy-unauthenticated" Gateway 407 16 No Keep "http_request_denied"
+        "Credentials for this proxy are missing or not valid." "a filter of a forward proxy's route asked for credentials"
     Forbidden "forbidden" Gateway 403 7 No Keep "http_request_denied"
         "This request is not allowed." "a filter denied the request"
     RateLimited "rate-limited" Gateway 429 8 No Keep "http_request_denied"

@@ -8,6 +8,7 @@
 //! * a listener's sockets and connections: name and address, or the address alone when it was renamed, here;
 //! * counters: by their labels, in the metrics registry;
 //! * health check tasks: as long as the check is the same, in `health::monitor`;
+//! * which passwords were found right a moment ago: in `filter::Shared`;
 //! * the access log's file: as long as its configuration is the same, here.
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use tokio::sync::Semaphore;
 use crate::address::Address;
 use crate::config::document::Document;
 use crate::config::model::{ListenerPolicy, Model};
+use crate::filter;
 use crate::observe::access_log::AccessLog;
 use crate::observe::diagnostic::Diagnostics;
 use crate::observe::metrics::Registry;
@@ -42,6 +44,8 @@ pub struct Snapshot {
     pub listeners: Vec<(Arc<ListenerPolicy>, Arc<Bound>)>,
     /// Where exchanges are logged.
     pub log: Option<Arc<AccessLog>>,
+    /// What the filters share.
+    pub shared: filter::Shared,
 }
 
 /// A snapshot that is ready to run, with the sockets that are new in it: for each worker one of each.
@@ -55,12 +59,14 @@ pub struct Built {
 /// Builds the next snapshot. Binds sockets and resolves names; on any problem nothing stays behind.
 pub fn build(
     document: Document,
-    model: Model,
+    mut model: Model,
     before: Option<&Snapshot>,
     (workers, secret, inherited): (usize, &[u8], &mut Vec<Inherited>),
     observe: (&Registry, &Diagnostics),
 ) -> Result<Built, Problems> {
     let mut problems = Problems::new();
+    let shared = before.map_or_else(|| filter::Shared::new(secret), |before| before.shared.clone());
+    load_filters(&mut model, &shared, &mut problems);
     let upstreams = upstreams(&model, before, secret, &mut problems);
     let log = log(&model, before, observe, &mut problems);
     let (listeners, sockets) = listeners(&model, before, (workers, inherited), &mut problems);
@@ -68,8 +74,19 @@ pub fn build(
         return Err(problems);
     }
     let revision = before.map_or(1, |before| before.revision + 1);
-    let snapshot = Arc::new(Snapshot { revision, document, model, upstreams, listeners, log });
+    let snapshot = Arc::new(Snapshot { revision, document, model, upstreams, listeners, log, shared });
     Ok(Built { snapshot, sockets })
+}
+
+/// Reads the files of filters.
+fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Problems) {
+    let at = At::root().key("routes");
+    for (route, place) in model.routes.iter_mut().zip(0..) {
+        let at = at.index(place).key("filters");
+        for (filter, place) in route.filters.iter_mut().zip(0..) {
+            filter.load(shared, &at.index(place), problems);
+        }
+    }
 }
 
 fn upstreams(

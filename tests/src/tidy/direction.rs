@@ -56,6 +56,8 @@ const STOREYS: &[&[&str]] = &[
         "closest",
         "percent",
         "field_values",
+        "line_file",
+        "credentials",
         "request_id",
         "sockets",
         "stream",
