@@ -370,10 +370,8 @@ async fn a_connection_that_goes_away_ends_its_streams_and_takes_no_new_ones() {
     let address = gateway.address("web");
     let leaving = tokio::spawn(async move { http1::get(address, "/leave").await });
     origin.wait_streams(1).await;
-    eventually("another connection", async || {
-        (http1::get(address, "/").await.text() == "2").then_some(())
-    })
-    .await;
+    eventually("another connection", async || (http1::get(address, "/").await.text() == "2").then_some(()))
+        .await;
     release.notify_one();
     assert_eq!(leaving.await.unwrap().text(), "1");
 }

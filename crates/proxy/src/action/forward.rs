@@ -17,13 +17,14 @@ use sluice_traffic::retry::{self, Sent};
 use sluice_traffic::selection::Tried;
 
 use super::Scene;
-use super::record::{Patience, Recorder};
+use super::record::{self, Patience};
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Retry};
 use crate::problem::{At, Problems};
 use crate::relay::End;
 use crate::stream::Care;
 use crate::upstream::Local;
+use crate::upstream::attempt;
 use crate::upstream::connection::Origin;
 use crate::upstream::live::InFlight;
 use crate::upstream::pick::Choice;
@@ -85,8 +86,8 @@ pub enum HostConfig {
 pub struct Forward {
     /// The upstream's position in the model.
     pub upstream: usize,
-    timeout: Option<Duration>,
-    attempts: u32,
+    pub(super) timeout: Option<Duration>,
+    pub(super) attempts: u32,
     statuses: Vec<u16>,
     non_idempotent: bool,
     host: HostConfig,
@@ -235,60 +236,66 @@ impl Forward {
         let endpoint = &local.shared.endpoints[choice.index];
         match &self.host {
             HostConfig::Preserve => {}
-            HostConfig::Endpoint => request.head.fields.set(NameId::Host, endpoint.address.as_bytes()),
+            HostConfig::Endpoint => request.head.fields.set(NameId::Host, endpoint.host().as_bytes()),
             HostConfig::Set(host) => request.head.fields.set(NameId::Host, host.as_bytes()),
         }
-        let mut now = started;
         let total = local.shared.policy.timeouts.total.map(|limit| {
             let deadline = scene.world.timers.deadline();
             deadline.set(started, limit);
             Rc::new(deadline)
         });
         let patience = if limit.is_some() { Patience::Clients } else { Patience::Endpoints };
-        let record = Recorder::new(scene, local, (choice.index, choice.admission), patience);
-        let reach = Reach { local, index: choice.index, world: scene.world, events: &**scene.events };
-        let care = if request.head.method.is_idempotent() { Care::Usual } else { Care::Extra };
-        // A body that was pulled is gone; without it the request would be another one.
+        let noting = attempt::Attempt::begin((scene.world, scene.events), local, &choice);
         let has_body = !request.body.is_empty();
-        let whole = |request: &Request| !has_body || !request.body.is_empty();
+        let terms = ((persist, limit), started, total);
+        let result = self.exchange((scene, local, choice.index), exchange, request, terms).await;
+        let ended = scene.world.clock.now();
+        if result.is_ok() {
+            exchange.phases.first_byte = ended.saturating_duration_since(exchange.started);
+        }
+        let result = record::note(noting, patience, result, (started, ended));
+        Attempt { choice, result, whole: is_whole(request, has_body) }
+    }
+
+    /// One exchange, over a way that is there or a new one; over a new one again when a pooled one was stale.
+    async fn exchange(
+        &self,
+        (scene, local, index): (&Scene<'_>, &Rc<Local>, usize),
+        exchange: &mut Exchange,
+        request: &mut Request,
+        ((persist, limit), started, total): ((Persist, Option<Limit>), Instant, Option<Rc<Deadline>>),
+    ) -> Result<Answer, Lost> {
+        let version = local.shared.policy.proxy_protocol;
+        let header = version.map_or(Vec::new(), |version| version.connection(exchange));
+        let reach = Reach { local, index, world: scene.world, events: &**scene.events, header };
+        let care = if request.head.method.is_idempotent() { Care::Usual } else { Care::Extra };
+        let has_body = !request.body.is_empty();
+        let mut now = started;
         let mut stale_allowed = true;
-        let result = loop {
+        loop {
             let pooled = if stale_allowed { reach.pooled(now, care) } else { None };
             let (way, origin) = match pooled {
                 Some(way) => (way, Origin::Reused),
-                None => match reach.connect(care).await {
-                    Ok(pair) => pair,
-                    Err(failure) => {
-                        break Err(Lost { failure, sent: Sent::Nothing, scope: Scope::Exchange });
-                    }
-                },
+                None => reach.connect(care).await.map_err(|failure| {
+                    // Nobody was reached.
+                    Lost { failure, sent: Sent::Nothing, scope: Scope::Exchange }
+                })?,
             };
             if origin == Origin::Fresh {
                 now = scene.world.clock.now();
             }
             exchange.phases.connected = now.saturating_duration_since(exchange.started);
-            let guard = InFlight::begin(&endpoint.live);
+            let guard = InFlight::begin(&local.shared.endpoints[index].live);
             let until = limit.as_ref().map(|limit| limit.pass_on(scene.world, &mut request.head, now));
-            let terms = terms(scene, local, choice.index, (now, total.clone(), until));
+            let terms = terms(scene, local, index, (now, total.clone(), until));
             let result = send::exchange(way, request, persist, guard, &terms).await;
+            let is_stale =
+                |lost| origin == Origin::Reused && is_whole(request, has_body) && may_resend(request, lost);
             match result {
-                Err(lost)
-                    if stale_allowed
-                        && origin == Origin::Reused
-                        && whole(request)
-                        && may_resend(request, lost) =>
-                {
-                    stale_allowed = false;
-                }
-                result => break result,
+                Err(lost) if stale_allowed && is_stale(lost) => stale_allowed = false,
+                result => return result,
             }
-        };
-        let ended = scene.world.clock.now();
-        if result.is_ok() {
-            exchange.phases.first_byte = ended.saturating_duration_since(exchange.started);
         }
-        let result = record.note(result, started, ended);
-        Attempt { choice, result, whole: whole(request) }
     }
 
     /// Whether another endpoint is tried.
@@ -381,11 +388,17 @@ fn terms<'a>(
         until,
         clock: scene.world.clock,
         timers: &scene.world.timers,
-        address: &local.addresses[index],
+        address: local.shared.endpoints[index].host(),
         pool: &local.pools[index],
         interim: scene.interim,
         cells: &local.cells,
     }
+}
+
+/// Whether the request is still what it was: a body that was pulled is gone, and without it the request would be
+/// another one.
+fn is_whole(request: &Request, has_body: bool) -> bool {
+    !has_body || !request.body.is_empty()
 }
 
 /// Whether a request lost on a pooled connection may go out once more over a fresh one: the endpoint had
@@ -396,7 +409,7 @@ fn may_resend(request: &Request, lost: Lost) -> bool {
             || (request.head.method.is_idempotent() && !matches!(request.body, Body::Stream(_))))
 }
 
-fn class(failure: Failure) -> retry::Class {
+pub(super) fn class(failure: Failure) -> retry::Class {
     match failure.row().retry {
         Retry::No => retry::Class::Never,
         Retry::Any => retry::Class::Always,

@@ -7,19 +7,24 @@ use std::time::Duration;
 
 use sluice_http::h1::Limits;
 
+use super::document::Protocol;
 use crate::action::Action;
 use crate::filter;
 use crate::observe::access_log;
 use crate::pipeline::forwarded;
-use crate::route::Table;
+use crate::route::{Streams, Table};
+use crate::sockets::Place;
 use crate::upstream::config::Policy;
+use crate::value::Network;
 
 /// A checked configuration.
 pub struct Model {
     /// Sockets.
     pub listeners: Vec<Arc<ListenerPolicy>>,
-    /// Finds routes.
+    /// Finds routes of HTTP requests.
     pub table: Table,
+    /// Finds routes of connections and flows.
+    pub streams: Streams,
     /// The routes, in the order written.
     pub routes: Vec<Route>,
     /// The upstreams by name.
@@ -44,17 +49,25 @@ pub struct ListenerPolicy {
     /// Its name.
     pub name: Arc<str>,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub place: Place,
+    /// Who may connect to its Unix socket.
+    pub mode: Option<u32>,
     /// Who is believed, and what endpoints are told.
     pub forwarded: forwarded::Policy,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// Who says first who its client is.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Times.
     pub timeouts: ListenerTimeouts,
     /// Limits of heads.
     pub limits: Limits,
     /// The most bytes of a request body.
     pub body_limit: u64,
-    /// The most open connections.
+    /// The most open connections, or flows.
     pub connections: u32,
+    /// The most bytes of a datagram.
+    pub datagram: usize,
     /// Requests of one connection.
     pub requests_per_connection: u32,
     /// HTTP/2.
@@ -72,6 +85,33 @@ pub struct Http2Policy {
     pub connection_window: u32,
     /// How long a connection takes new streams.
     pub max_age: Duration,
+}
+
+/// Who sends a PROXY header, checked.
+#[derive(Clone, Debug)]
+pub struct ProxyProtocol {
+    /// The proxies.
+    pub from: Vec<Network>,
+    /// What becomes of a connection without a header.
+    pub missing: Missing,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// What becomes of a connection whose PROXY header is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// It is taken as it is.
+    Accepted,
+    /// It is refused.
+    Refused,
+}
+
+impl ProxyProtocol {
+    /// Whether this peer sends a header.
+    pub fn concerns(&self, peer: SocketAddr) -> bool {
+        self.from.iter().any(|network| network.contains(peer.ip()))
+    }
 }
 
 /// Times of a listener, with defaults.

@@ -1,6 +1,5 @@
 //! The gRPC health check: `grpc.health.v1.Health/Check` over HTTP/2 says that a service is SERVING.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
 use bytes::Bytes;
@@ -10,8 +9,8 @@ use http::HeaderMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::grpc::{self, Health};
-use tokio::net::TcpStream;
 
+use crate::address::Address;
 use crate::problem::{At, Problems};
 use crate::value::Period;
 
@@ -52,8 +51,10 @@ impl Config {
 
 impl Check {
     /// Asks once. The error says what was wrong, for operators.
-    pub(super) async fn ask(&self, address: SocketAddr, name: &str) -> Result<(), String> {
-        let stream = TcpStream::connect(address).await.map_err(|error| format!("connect: {error}"))?;
+    pub(super) async fn ask(&self, address: &Address, name: &str, header: &[u8]) -> Result<(), String> {
+        let stream = super::dial::dial(address, header).await?;
+        // A Unix socket has no name that could stand in :authority.
+        let name = if address.inet().is_some() { name } else { "localhost" };
         let mut builder = h2::client::Builder::new();
         builder.enable_push(false).max_header_list_size(16 * 1024);
         let begun = builder.handshake(stream).await;

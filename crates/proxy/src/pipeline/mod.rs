@@ -26,7 +26,6 @@ use crate::filter::{self, Flow};
 use crate::listener::LocalListener;
 use crate::relay::End;
 use crate::route::Lookup;
-use crate::upstream::Events;
 use crate::worker::{Running, Worker};
 
 /// Where an exchange takes place: nothing in it changes while the exchange lasts.
@@ -138,7 +137,7 @@ async fn act(
 ) -> Result<Forwarded, Failure> {
     match &route.action {
         Action::Forward(forward) => {
-            let events: Rc<dyn Events> = Rc::<Worker>::clone(scene.worker);
+            let events = scene.worker.events();
             let scene = action::Scene {
                 world: &scene.worker.world,
                 upstreams: &scene.running.upstreams,

@@ -12,9 +12,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::address::Address;
 use crate::failure::Failure;
 use crate::relay::End;
 use crate::stream::{Care, Socket, Stream};
@@ -54,6 +56,10 @@ impl End for Connection {
 
     fn reset(&mut self) {
         self.link.stream.reset_on_close();
+    }
+
+    fn plain(&self) -> Option<&TcpStream> {
+        self.link.plain()
     }
 }
 
@@ -119,6 +125,7 @@ impl Pool {
             self.clear();
             self.agreed.set(None);
         }
+        self.idle.borrow_mut().truncate(policy.pool.max_idle);
         self.policy.set(policy.pool);
         self.protocol.set(policy.protocol);
         self.http2.set_policy(policy);
@@ -227,37 +234,79 @@ pub(super) async fn place(
     }
 }
 
-/// Connects to an endpoint and says what is spoken on the connection.
+/// How a connection is made.
+pub struct Dial<'a> {
+    /// How long it may take.
+    pub connect: Duration,
+    /// Sent before anything else: a PROXY header, or nothing.
+    pub header: &'a [u8],
+}
+
+/// Connects to an endpoint, whatever is spoken with it; `shed` asks all workers to give up idle connections to
+/// it.
 ///
 /// Cancel-safe: dropping it abandons the attempt.
+pub async fn dial(
+    endpoint: &Endpoint,
+    pool: &Rc<Pool>,
+    world: &Rc<World>,
+    how: &Dial<'_>,
+    shed: impl FnOnce(),
+) -> Result<Box<Connection>, Failure> {
+    let permit = match &endpoint.limit {
+        None => None,
+        Some(limit) => Some(place(limit, &endpoint.live, pool.policy.get(), world, shed).await?),
+    };
+    let stream = Stream::Plain(socket(endpoint, how, world).await?);
+    Ok(Connection::new(stream, permit, world))
+}
+
+/// Connects to an endpoint and says what is spoken on the connection. Cancel-safe.
 pub(super) async fn open(
     endpoint: &Endpoint,
-    policy: &Policy,
+    (policy, how): (&Policy, &Dial<'_>),
     world: &World,
 ) -> Result<(Stream, Spoken), Failure> {
-    let deadline = world.timers.deadline();
-    deadline.set(world.clock.now(), policy.timeouts.connect);
-    let stream = match deadline.limit(connect_any(endpoint)).await {
-        None => return Err(Failure::ConnectTimeout),
-        Some(Err(_)) => return Err(Failure::ConnectFailed),
-        Some(Ok(stream)) => stream,
-    };
-    let _ = stream.set_nodelay(true);
+    let socket = socket(endpoint, how, world).await?;
     let spoken = match policy.protocol {
         Protocol::Http2 => Spoken::Http2,
         Protocol::Http1 | Protocol::Auto => Spoken::Http1,
     };
-    Ok((Stream::Plain(Socket::Tcp(stream)), spoken))
+    Ok((Stream::Plain(socket), spoken))
 }
 
-/// Tries the addresses of a name in the resolver's order.
-async fn connect_any(endpoint: &Endpoint) -> io::Result<TcpStream> {
+async fn socket(endpoint: &Endpoint, how: &Dial<'_>, world: &World) -> Result<Socket, Failure> {
+    let deadline = world.timers.deadline();
+    deadline.set(world.clock.now(), how.connect);
+    match deadline.limit(connect_any(endpoint, how.header)).await {
+        None => Err(Failure::ConnectTimeout),
+        Some(Err(_)) => Err(Failure::ConnectFailed),
+        Some(Ok(socket)) => Ok(socket),
+    }
+}
+
+/// Tries the addresses of a name in the resolver's order, and sends the header.
+async fn connect_any(endpoint: &Endpoint, header: &[u8]) -> io::Result<Socket> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for &address in &endpoint.addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
+    for address in &endpoint.addresses {
+        match connect_to(address).await {
+            Ok(mut socket) => {
+                socket.write_all(header).await?;
+                return Ok(socket);
+            }
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+async fn connect_to(address: &Address) -> io::Result<Socket> {
+    match address {
+        Address::Inet(address) => {
+            let stream = TcpStream::connect(address).await?;
+            let _ = stream.set_nodelay(true);
+            Ok(Socket::Tcp(stream))
+        }
+        Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
+    }
 }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::config::Protocol;
-use super::connection::{Connection, Origin, Place, Pool, Spoken, open, place};
-use super::http2::{self, Dial, Ends, Joined, Slot};
+use super::connection::{Connection, Dial, Origin, Place, Pool, Spoken, open, place};
+use super::http2::{self, Ends, Joined, Opening, Slot};
 use super::{Events, Local};
 use crate::facts::Scheme;
 use crate::failure::Failure;
@@ -37,6 +37,8 @@ pub struct Reach<'a> {
     pub world: &'a Rc<World>,
     /// Whom to ask for a place.
     pub events: &'a dyn Events,
+    /// Sent first on a connection that is opened: a PROXY header, or nothing.
+    pub header: Vec<u8>,
 }
 
 impl Reach<'_> {
@@ -145,7 +147,12 @@ impl Reach<'_> {
     }
 
     fn dialler(&self) -> Dialler {
-        Dialler { local: Rc::clone(self.local), index: self.index, world: Rc::clone(self.world) }
+        Dialler {
+            local: Rc::clone(self.local),
+            index: self.index,
+            world: Rc::clone(self.world),
+            header: self.header.clone(),
+        }
     }
 }
 
@@ -159,15 +166,18 @@ struct Dialler {
     local: Rc<Local>,
     index: usize,
     world: Rc<World>,
+    header: Vec<u8>,
 }
 
 impl Dialler {
     /// Opens a connection. One that speaks HTTP/2 goes into the pool.
     async fn dial(&self, place: Option<Place>) -> Result<Option<Box<Connection>>, Failure> {
         let (shared, pool) = (Arc::clone(&self.local.shared), &self.local.pools[self.index]);
+        let how = Dial { connect: shared.policy.timeouts.connect, header: &self.header };
         let deadline = self.world.timers.deadline();
-        deadline.set(self.world.clock.now(), shared.policy.timeouts.connect);
-        let (stream, spoken) = open(&shared.endpoints[self.index], &shared.policy, &self.world).await?;
+        deadline.set(self.world.clock.now(), how.connect);
+        let endpoint = &shared.endpoints[self.index];
+        let (stream, spoken) = open(endpoint, (&shared.policy, &how), &self.world).await?;
         pool.agreed.set(Some(spoken));
         let connection = match spoken {
             Spoken::Http1 => Some(Connection::new(stream, place, &self.world)),
@@ -189,7 +199,7 @@ impl Dialler {
         http2::handshake(stream, &self.local.shared.policy.http2).await
     }
 
-    async fn shared(self, dial: Rc<Dial>, place: Option<Place>) {
+    async fn shared(self, dial: Rc<Opening>, place: Option<Place>) {
         let dialled = self.dial(place).await;
         let pool = &self.local.pools[self.index];
         let result = dialled.map(|connection| {

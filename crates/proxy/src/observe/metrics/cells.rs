@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sluice_http::h1::Refusal;
 use sluice_http::h2::{Breach, Flood};
+use sluice_http::proxy_protocol::Invalid;
 
 use super::histogram::Histogram;
 use crate::exchange::{Exchange, Outcome};
@@ -237,11 +238,14 @@ pub struct ListenerCells {
     pub received: Counter,
     /// Bytes written to clients' connections, heads and framing included.
     pub sent: Counter,
+    /// Datagrams that were dropped: no room for a flow or in a socket, or too long.
+    pub dropped: Counter,
     pub(super) accepted: Counter,
     pub(super) active: Gauge,
     pub(super) refused: [Counter; Refusal::ALL.len()],
     pub(super) floods: [Counter; Flood::ALL.len()],
     pub(super) breaches: [Counter; Breach::ALL.len()],
+    pub(super) refused_headers: [Counter; Invalid::ALL.len()],
     pub(super) failed: [Counter; Failure::ALL.len()],
 }
 
@@ -250,11 +254,13 @@ impl Default for ListenerCells {
         ListenerCells {
             received: Counter::new(),
             sent: Counter::new(),
+            dropped: Counter::new(),
             accepted: Counter::new(),
             active: Gauge::default(),
             refused: [const { Counter::new() }; Refusal::ALL.len()],
             floods: [const { Counter::new() }; Flood::ALL.len()],
             breaches: [const { Counter::new() }; Breach::ALL.len()],
+            refused_headers: [const { Counter::new() }; Invalid::ALL.len()],
             failed: [const { Counter::new() }; Failure::ALL.len()],
         }
     }
@@ -285,6 +291,11 @@ impl ListenerCells {
     /// Counts a broken rule of HTTP/2.
     pub fn breached(&self, breach: Breach) {
         self.breaches[breach as usize].add(1);
+    }
+
+    /// Counts a PROXY header that was refused.
+    pub fn refused_header(&self, invalid: Invalid) {
+        self.refused_headers[invalid as usize].add(1);
     }
 
     /// Counts an exchange that failed.

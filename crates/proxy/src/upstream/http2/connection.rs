@@ -11,8 +11,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
-use h2::client::{self, ResponseFuture, SendRequest};
 use h2::SendStream;
+use h2::client::{self, ResponseFuture, SendRequest};
 
 use super::ping::{Pinger, Sign};
 use super::{Policy, Pool};

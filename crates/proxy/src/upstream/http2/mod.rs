@@ -10,4 +10,4 @@ pub use config::{Config, Policy};
 pub(super) use connection::handshake;
 pub use connection::{Connection, Slot};
 pub use pool::Pool;
-pub(super) use pool::{Dial, Ends, Joined};
+pub(super) use pool::{Ends, Joined, Opening};

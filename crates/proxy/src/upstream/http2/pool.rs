@@ -29,7 +29,7 @@ pub struct Pool {
     policy: Cell<Policy>,
     times: Cell<Times>,
     connections: RefCell<Vec<Rc<Connection>>>,
-    dials: RefCell<Vec<Rc<Dial>>>,
+    dials: RefCell<Vec<Rc<Opening>>>,
     /// How many exchanges the last connection allowed: what one that is being opened is expected to allow.
     expected: Cell<usize>,
     /// Requests that wait for a place here.
@@ -55,14 +55,14 @@ impl Times {
 }
 
 /// A connection that is being opened, for all requests that have joined.
-pub(in crate::upstream) struct Dial {
+pub(in crate::upstream) struct Opening {
     joined: Cell<usize>,
     /// How it ended, when it has.
     ended: Cell<Option<Result<(), Failure>>>,
 }
 
 /// A request's share in a dial.
-pub(in crate::upstream) struct Joined(Rc<Dial>);
+pub(in crate::upstream) struct Joined(Rc<Opening>);
 
 impl Joined {
     /// How the dial ended, when it has.
@@ -145,15 +145,15 @@ impl Pool {
     }
 
     /// Notes that a connection is being opened.
-    pub(in crate::upstream) fn begin(&self) -> (Rc<Dial>, Joined) {
-        let dial = Rc::new(Dial { joined: Cell::new(0), ended: Cell::new(None) });
+    pub(in crate::upstream) fn begin(&self) -> (Rc<Opening>, Joined) {
+        let dial = Rc::new(Opening { joined: Cell::new(0), ended: Cell::new(None) });
         self.dials.borrow_mut().push(Rc::clone(&dial));
         let joined = join(&dial);
         (dial, joined)
     }
 
     /// Notes that it was opened, or how it failed; all who wait look again.
-    pub(in crate::upstream) fn end(&self, dial: &Rc<Dial>, result: Result<(), Failure>) {
+    pub(in crate::upstream) fn end(&self, dial: &Rc<Opening>, result: Result<(), Failure>) {
         dial.ended.set(Some(result));
         self.dials.borrow_mut().retain(|other| !Rc::ptr_eq(other, dial));
         self.changed.notify_waiters();
@@ -212,7 +212,7 @@ impl Pool {
     }
 }
 
-fn join(dial: &Rc<Dial>) -> Joined {
+fn join(dial: &Rc<Opening>) -> Joined {
     dial.joined.set(dial.joined.get() + 1);
     Joined(Rc::clone(dial))
 }

@@ -12,9 +12,7 @@ use sluice_http::h1::{self, Decoded, Decoder, Framing, Persist, Scanner};
 use sluice_http::{Body, BodyError, Frame, Method, Request, ResponseHead, Source};
 use sluice_traffic::retry::Sent;
 
-use super::{
-    Answer, CONTINUE_WAIT, Lost, MAX_INTERIMS, Scope, Terms, client_failure, framing_of, invalid,
-};
+use super::{Answer, CONTINUE_WAIT, Lost, MAX_INTERIMS, Scope, Terms, client_failure, framing_of, invalid};
 use crate::failure::Failure;
 use crate::upstream::connection::{Connection, Pool};
 use crate::upstream::live::InFlight;
@@ -86,7 +84,9 @@ pub(super) async fn exchange(
                 connection.in_flight = Some(guard);
                 Ok(Answer::Switched(head, connection))
             }
-            _ => Err(Lost { failure: Failure::UpgradeRefused, sent: Sent::Something, scope: Scope::Exchange }),
+            _ => {
+                Err(Lost { failure: Failure::UpgradeRefused, sent: Sent::Something, scope: Scope::Exchange })
+            }
         },
         Ok((head, framing)) => {
             if waiting.hold {

@@ -18,9 +18,7 @@ use sluice_http::{Body, BodyError, Frame, NameId, Request, ResponseHead, Source}
 use sluice_traffic::retry::Sent;
 
 use super::upload::{Patience, Stuck, Upload};
-use super::{
-    Answer, CONTINUE_WAIT, Lost, MAX_INTERIMS, Scope, Terms, client_failure, framing_of, invalid,
-};
+use super::{Answer, CONTINUE_WAIT, Lost, MAX_INTERIMS, Scope, Terms, client_failure, framing_of, invalid};
 use crate::failure::Failure;
 use crate::h2_message;
 use crate::h2_stream::StreamEnd;
@@ -263,7 +261,9 @@ impl Reply {
             Ok(trailers) => trailers.map(|map| h2_message::trailer_fields(&map)),
             Err(error) => return Poll::Ready(self.ended(&error)),
         };
-        Poll::Ready(trailers.transpose().map(|fields| fields.map(Frame::Trailers)).map_err(|_| BodyError::Malformed))
+        Poll::Ready(
+            trailers.transpose().map(|fields| fields.map(Frame::Trailers)).map_err(|_| BodyError::Malformed),
+        )
     }
 
     /// An endpoint that has answered completely may ask us to stop sending (RFC 9113 section 8.1): that is no

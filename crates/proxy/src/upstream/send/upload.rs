@@ -123,7 +123,11 @@ impl Upload {
         Poll::Ready(Ok(()))
     }
 
-    fn take(&mut self, frame: Option<Result<Frame, BodyError>>, cx: &mut Context<'_>) -> Result<(), BodyError> {
+    fn take(
+        &mut self,
+        frame: Option<Result<Frame, BodyError>>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), BodyError> {
         match frame {
             Some(Ok(Frame::Data(content))) => {
                 if let Some(owed) = &mut self.owed {
