@@ -104,6 +104,8 @@ failures! {
         "The client closed the connection." "the client left before its answer was complete"
     NoRoute "no-route" Gateway 404 12 No Keep "destination_not_found"
         "No route matches this request." "no enabled route matches; `sluice route explain` shows what was tried"
+    MisdirectedRequest "misdirected-request" Downstream 421 9 No Keep "http_request_error"
+        "This connection is not for this host." "Host belongs to another certificate than the name the connection was opened with; see strict_sni of the listener's tls"
     MethodNotAllowed "method-not-allowed" Gateway 405 12 No Keep "http_request_denied"
         "This method is not allowed here." "routes match this request but for its method"
     Unauthenticated "unauthenticated" Gateway 401 16 No Keep "http_request_denied"

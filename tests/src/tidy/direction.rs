@@ -66,6 +66,7 @@ const STOREYS: &[&[&str]] = &[
         "h2_stream",
         "relay",
         "template",
+        "tls",
         "expression",
         "observe",
         "pipeline/normalize",

@@ -14,6 +14,7 @@ use sluice_traffic::{balance, breaker, ejection};
 use crate::address::Address;
 use crate::health;
 use crate::problem::{At, Problems};
+use crate::tls::{ClientPolicy, ClientTls};
 use crate::upstream::affinity;
 use crate::upstream::proxy_header::ProxyProtocol;
 use crate::value::{Period, Ratio};
@@ -50,6 +51,9 @@ pub struct Config {
     /// An endpoint that comes back gets its share of traffic gradually over this time. Default: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<Period>,
+    /// Speaks TLS to the endpoints: true, or a table with more. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ClientTls>,
     /// Connections to the endpoints.
     #[serde(default)]
     pub pool: PoolConfig,
@@ -269,6 +273,8 @@ pub struct Policy {
     pub panic_threshold: f64,
     /// Ramp of an endpoint that came back.
     pub slow_start: Option<Duration>,
+    /// TLS; None: plain.
+    pub tls: Option<ClientPolicy>,
     /// Connections.
     pub pool: PoolPolicy,
     /// What endpoints are told first.
@@ -357,6 +363,7 @@ impl Config {
         let hash = self.hash.clone().unwrap_or_default().check(&at.key("hash"), problems);
         let affinity = self.affinity.as_ref().and_then(|config| config.check(&at.key("affinity"), problems));
         let health = self.health.as_ref().and_then(|config| config.check(&at.key("health"), problems));
+        let tls = self.check_tls(endpoints.as_deref().unwrap_or_default(), at, problems);
         self.check_times(at, problems);
         Some(Policy {
             endpoints: endpoints?,
@@ -368,6 +375,7 @@ impl Config {
             breaker: self.breaker.map(BreakerConfig::policy),
             panic_threshold: self.panic_threshold.map_or(0.0, |ratio| ratio.0),
             slow_start: self.slow_start.map(|period| period.0),
+            tls,
             pool: PoolPolicy {
                 // A connection that names one client serves no other.
                 max_idle: if self.proxy_protocol.is_some() { 0 } else { self.pool.policy().max_idle },
@@ -407,6 +415,23 @@ impl Config {
             out.push(policy);
         }
         (problems.iter().count() == before && !out.is_empty()).then_some(out)
+    }
+
+    fn check_tls(
+        &self,
+        endpoints: &[EndpointPolicy],
+        at: &At,
+        problems: &mut Problems,
+    ) -> Option<ClientPolicy> {
+        let policy = self.tls.as_ref()?.check(&at.key("tls"), problems)?;
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            if policy.server_name(&endpoint.address).is_none() {
+                let message = format!("`{}` cannot be the name of a TLS server", endpoint.address);
+                let problem = problems.add(&at.key("endpoints").index(index), message);
+                problem.hint("give the name that its certificate holds: tls = { sni = \"...\" }");
+            }
+        }
+        Some(policy)
     }
 
     fn check_times(&self, at: &At, problems: &mut Problems) {

@@ -32,6 +32,7 @@ use live::Live;
 
 use crate::address::Address;
 use crate::observe::metrics::{EndpointCells, Registry, UpstreamCells};
+use crate::tls;
 
 /// A group of interchangeable endpoints, as it runs in one snapshot.
 pub struct Upstream {
@@ -41,6 +42,8 @@ pub struct Upstream {
     pub policy: Policy,
     /// Its endpoints, in the order written.
     pub endpoints: Vec<Endpoint>,
+    /// TLS to its endpoints; None: plain.
+    pub tls: Option<Arc<tls::Client>>,
     /// Whose passive ejections are decided together.
     pub group: Arc<Group>,
     /// Affinity cookie values and the endpoints they name.
