@@ -35,8 +35,8 @@ pub struct Budgets {
     /// WINDOW_UPDATE. Careful clients send one per half window, naive ones two per DATA frame of 16 KiB:
     /// 50,000 a second are 400 MB a second for the naive.
     pub window_updates: Budget,
-    /// DATA without content and without END_STREAM (CVE-2019-9518). Some libraries flush so, before the content
-    /// or at the end of a chunk: some per stream; every stream opened gives two back.
+    /// DATA without content and without END_STREAM (CVE-2019-9518). Some libraries flush so now and then; the frame
+    /// layer takes a hundred of them from a connection and no more.
     pub empty_data: Budget,
     /// DATA of one to four bytes without END_STREAM: shorter than the prefix of a gRPC message or a masked
     /// WebSocket frame. Somebody types in a tunnel: tens a second; a program that writes byte by byte: thousands.
@@ -62,7 +62,7 @@ impl Default for Budgets {
             settings: Budget { burst: 100, per_second: 5 },
             priorities: Budget { burst: 1_000, per_second: 100 },
             window_updates: Budget { burst: 10_000, per_second: 50_000 },
-            empty_data: Budget { burst: 1_000, per_second: 1_000 },
+            empty_data: Budget { burst: 95, per_second: 0 },
             tiny_data: Budget { burst: 10_000, per_second: 10_000 },
             others: Budget { burst: 200, per_second: 50 },
             continuations: 5,

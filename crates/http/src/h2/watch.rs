@@ -248,7 +248,6 @@ impl Watch {
             self.last_stream = stream;
             self.credits.resets.give(self.budgets.resets, 1);
             self.credits.priorities.give(self.budgets.priorities, 4);
-            self.credits.empty_data.give(self.budgets.empty_data, 4);
         }
     }
 
