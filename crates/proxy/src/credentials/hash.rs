@@ -135,7 +135,7 @@ impl Hash {
         }
         match &self.form {
             Form::Argon2(hash) => Argon2::default().verify_password(password, &**hash).is_ok(),
-            Form::Bcrypt => bcrypt::verify(password, &self.text) == Ok(true),
+            Form::Bcrypt => bcrypt::verify(password, &self.text).unwrap_or(false),
             Form::ShaCrypt => ShaCrypt::default().verify_password(password, &*self.text).is_ok(),
             Form::Md5Crypt { mark, salt, digest } => {
                 equal(&md5_crypt::digest(password, mark, salt), digest.as_bytes())
