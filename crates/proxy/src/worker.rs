@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_http::RequestHead;
+use sluice_traffic::breaker::Change;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::model::ListenerPolicy;
@@ -25,8 +26,8 @@ use crate::protocol::udp;
 use crate::request_id;
 use crate::snapshot::Snapshot;
 use crate::sockets::Listening;
-use crate::upstream::Local;
 use crate::upstream::live::Live;
+use crate::upstream::{Events, Local, Upstream};
 use crate::world::World;
 
 /// How often idle connections are looked over and the access log is flushed.
@@ -77,7 +78,7 @@ pub struct Running {
 impl Running {
     fn new(worker: &Worker, snapshot: Arc<Snapshot>, before: Option<&Running>) -> Running {
         let (registry, index) = (&worker.gateway.registry, worker.index);
-        let local = |upstream: &Arc<crate::upstream::Upstream>| {
+        let local = |upstream: &Arc<Upstream>| {
             let before = before
                 .and_then(|before| before.upstreams.iter().find(|old| old.shared.name == upstream.name));
             Rc::new(Local::new(Arc::clone(upstream), before.map(|old| &**old), registry, index))
@@ -130,7 +131,23 @@ pub fn run(
     Ok(())
 }
 
+/// Exchanges hold their worker anyway, and count it without other cores.
+impl Events for Worker {
+    fn shed(&self, live: &Arc<Live>) {
+        self.gateway.shed(live);
+    }
+
+    fn breaker_changed(&self, upstream: &Upstream, index: usize, change: Change) {
+        self.gateway.breaker_changed(upstream, index, change);
+    }
+}
+
 impl Worker {
+    /// Whom its exchanges tell what concerns all workers.
+    pub fn events(self: &Rc<Self>) -> Rc<dyn Events> {
+        Rc::<Worker>::clone(self)
+    }
+
     fn start(gateway: Arc<Gateway>, index: usize, world: Rc<World>, snapshot: &Arc<Snapshot>) -> Rc<Worker> {
         let empty = Running {
             snapshot: Arc::clone(snapshot),

@@ -148,11 +148,12 @@ async fn act(
 ) -> Result<Forwarded, Failure> {
     match &route.action {
         Action::Forward(forward) => {
+            let events = scene.worker.events();
             let scene = action::Scene {
                 world: &scene.worker.world,
                 upstreams: &scene.running.upstreams,
                 interim: scene.interim,
-                events: &*scene.worker.gateway,
+                events: &events,
             };
             forward.run(&scene, exchange, request).await
         }
