@@ -161,7 +161,8 @@ async fn endpoints_are_told_the_client_before_anything_else() {
 async fn health_checks_name_nobody() {
     let origin = ManualOrigin::start().await;
     for (version, header) in [("v1", &b"PROXY UNKNOWN\r\n"[..]), ("v2", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")] {
-        let upstream = format!("proxy_protocol = \"{version}\"\nhealth = {{ http = {{ path = \"/well\" }} }}");
+        let upstream =
+            format!("proxy_protocol = \"{version}\"\nhealth = {{ http = {{ path = \"/well\" }} }}");
         let _gateway = Lines { upstream: &upstream, ..Lines::default() }.start(&[origin.address()]).await;
         let mut check = origin.accept().await;
         assert_eq!(check.read(header.len()).await, header);

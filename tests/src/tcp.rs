@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use sluice_testkit::{Gateway, ManualOrigin, Origin, Reply, Signal, Wire, eventually, free_port, http, within};
+use sluice_testkit::{
+    Gateway, ManualOrigin, Origin, Reply, Signal, Wire, eventually, free_port, http, within,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -100,7 +102,9 @@ async fn each_side_may_finish_first_and_still_listen() {
 
 /// So many bytes that no two pieces of them are the same, and their hash.
 fn piece(number: u64) -> Vec<u8> {
-    (0..32 * 1024_u64).flat_map(|at| (number << 32 | at).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).collect()
+    (0..32 * 1024_u64)
+        .flat_map(|at| (number << 32 | at).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes())
+        .collect()
 }
 
 const PIECES: u64 = 400;
@@ -226,7 +230,8 @@ async fn a_connection_that_finds_no_endpoint_is_closed_and_counted() {
 #[tokio::test]
 async fn places_are_limited_and_their_queue_too() {
     let origin = ManualOrigin::start().await;
-    let lines = Tcp { upstream: "pool = { max_connections = 1, queue_timeout = \"100ms\" }", ..Tcp::default() };
+    let lines =
+        Tcp { upstream: "pool = { max_connections = 1, queue_timeout = \"100ms\" }", ..Tcp::default() };
     let gateway = lines.start(&[origin.address()]).await;
     let (client, mut endpoint) = tunnel(&origin, &gateway).await;
     Wire::connect(gateway.address("db")).await.expect_closed().await;

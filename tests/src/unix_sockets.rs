@@ -10,7 +10,8 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::handover::{has_ended, process};
 
 fn document(socket: &Path, endpoint: &str, protocol: &str) -> String {
-    let (socket, matches) = (socket.display(), if protocol == "tcp" { "match = { listeners = [\"local\"] }" } else { "" });
+    let (socket, matches) =
+        (socket.display(), if protocol == "tcp" { "match = { listeners = [\"local\"] }" } else { "" });
     format!(
         "[process]\nworkers = 2\nadmin = {{ address = \"127.0.0.1:0\" }}\n\n\
          [listeners.local]\naddress = \"unix:{socket}\"\nprotocol = \"{protocol}\"\nmode = \"0600\"\n\n\

@@ -47,7 +47,7 @@ impl Pipe {
         }
         let (reader, writer) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
         let size = match fcntl_setpipe_size(&writer, SIZE) {
-            Ok(()) => SIZE,
+            Ok(size) => size,
             Err(_) => fcntl_getpipe_size(&writer)?,
         };
         match size >= LEAST {
