@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use serde::Serialize;
-use sluice_http::{Body, NameId, RequestHead, Response, ResponseHead, reason_of};
+use sluice_http::{Body, NameId, RequestHead, Response, ResponseHead, grpc, reason_of};
 
 use super::forwarded::PSEUDONYM;
 use crate::exchange::Exchange;
@@ -26,10 +26,7 @@ pub enum Form {
 impl Form {
     /// The form that suits a request. To be asked before its head is given away.
     pub fn of(head: &RequestHead) -> Form {
-        let content_type = head.fields.get(NameId::ContentType).unwrap_or(b"");
-        if let Some((b"application/grpc", rest)) = content_type.split_at_checked("application/grpc".len())
-            && matches!(rest.first(), None | Some(b'+' | b';'))
-        {
+        if grpc::is_grpc(&head.fields) {
             return Form::Grpc;
         }
         let mut likes = Likes::default();
@@ -115,6 +112,13 @@ fn append_fields(failure: Failure, row: &Row, exchange: &Exchange, head: &mut Re
         Failure::MethodNotAllowed => fields.append(NameId::Allow, exchange.allow.as_bytes()),
         Failure::Overloaded | Failure::RateLimited | Failure::Draining => {
             fields.append(NameId::RetryAfter, b"1");
+        }
+        // Without a challenge the client is not told which credentials would do; then there is no field.
+        Failure::Unauthenticated if !exchange.challenge.is_empty() => {
+            fields.append(NameId::WwwAuthenticate, exchange.challenge.as_bytes());
+        }
+        Failure::ProxyUnauthenticated if !exchange.challenge.is_empty() => {
+            fields.append(NameId::ProxyAuthenticate, exchange.challenge.as_bytes());
         }
         _ => {}
     }
