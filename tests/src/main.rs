@@ -11,6 +11,8 @@
 #[cfg(feature = "gateway")]
 mod auth;
 #[cfg(feature = "gateway")]
+mod certificates;
+#[cfg(feature = "gateway")]
 mod command_line;
 #[cfg(feature = "gateway")]
 mod documents;
@@ -22,6 +24,8 @@ mod explain;
 mod filters;
 #[cfg(feature = "gateway")]
 mod forward;
+#[cfg(feature = "gateway")]
+mod grpc;
 #[cfg(feature = "gateway")]
 mod guide;
 #[cfg(feature = "gateway")]
@@ -37,6 +41,8 @@ mod observe;
 #[cfg(feature = "gateway")]
 mod protocol;
 #[cfg(feature = "gateway")]
+mod proxy_protocol;
+#[cfg(feature = "gateway")]
 mod reload;
 #[cfg(feature = "gateway")]
 mod routing;
@@ -44,6 +50,16 @@ mod routing;
 mod setup;
 #[cfg(feature = "gateway")]
 mod smoke;
+#[cfg(feature = "gateway")]
+mod tcp;
 mod tidy;
 #[cfg(feature = "gateway")]
+mod tls;
+#[cfg(feature = "gateway")]
+mod udp;
+#[cfg(feature = "gateway")]
+mod unix_sockets;
+#[cfg(feature = "gateway")]
 mod upstream;
+#[cfg(feature = "gateway")]
+mod websocket;

@@ -11,6 +11,7 @@ use sluice_http::RequestHead;
 
 use crate::facts::{Facts, Params, Scheme};
 use crate::failure::Failure;
+use crate::tls::Secured;
 
 /// Who is asking, and through which listener.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Client {
     pub scheme: Scheme,
     /// The name of the listener.
     pub listener: Arc<str>,
+    /// What its TLS handshake with us said; None: the connection is plain.
+    pub tls: Option<Arc<Secured>>,
 }
 
 /// What this gateway is for an exchange's client.
@@ -75,6 +78,8 @@ pub struct Exchange {
     pub client: Client,
     /// The id in X-Request-Id, in problem bodies and in log lines.
     pub request_id: String,
+    /// The address the client reached us at, when it is known.
+    pub reached: Option<SocketAddr>,
     /// When its first byte arrived.
     pub started: Instant,
     /// The normalised path it was matched by.
@@ -118,6 +123,7 @@ impl Exchange {
         Exchange {
             client,
             request_id,
+            reached: None,
             started,
             path: String::new(),
             route: Arc::clone(&none),
@@ -146,6 +152,7 @@ impl Exchange {
             client: self.client.address,
             scheme: self.client.scheme,
             listener: &self.client.listener,
+            tls: self.client.tls.as_deref(),
             request_id: &self.request_id,
             route: &self.route,
             params: &self.params,

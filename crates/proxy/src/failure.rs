@@ -104,6 +104,8 @@ failures! {
         "The client closed the connection." "the client left before its answer was complete"
     NoRoute "no-route" Gateway 404 12 No Keep "destination_not_found"
         "No route matches this request." "no enabled route matches; `sluice route explain` shows what was tried"
+    MisdirectedRequest "misdirected-request" Downstream 421 9 No Keep "http_request_error"
+        "This connection is not for this host." "Host belongs to another certificate than the name the connection was opened with; see strict_sni of the listener's tls"
     MethodNotAllowed "method-not-allowed" Gateway 405 12 No Keep "http_request_denied"
         "This method is not allowed here." "routes match this request but for its method"
     Unauthenticated "unauthenticated" Gateway 401 16 No Keep "http_request_denied"
@@ -140,6 +142,8 @@ failures! {
         "The request has passed this gateway before." "Via already names this gateway more often than max_hops allows"
     ExchangeTimeout "exchange-timeout" Gateway 504 4 No Keep "http_response_timeout"
         "The request took too long." "the route's timeout passed before the answer head"
+    IdleTimeout "idle-timeout" Gateway 504 4 No Close "connection_timeout"
+        "Nothing was sent for too long." "nothing moved through the connection for timeouts.idle of the listener"
     Internal "internal" Gateway 500 13 No Close "proxy_internal_error"
         "The gateway failed to handle this request." "a defect in the gateway; the diagnostic log has more under the request id"
 }

@@ -8,6 +8,7 @@
 //! they all share: `exchange`, `failure`, `facts`, `value`, `problem`, `world`.
 
 pub mod action;
+pub mod address;
 pub mod closest;
 pub mod config;
 pub mod credentials;
@@ -37,8 +38,10 @@ pub mod sockets;
 pub mod status;
 pub mod stream;
 pub mod template;
+pub mod tls;
 pub mod upstream;
 pub mod value;
+pub mod websocket;
 pub mod wire;
 pub mod worker;
 pub mod world;

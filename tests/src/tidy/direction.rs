@@ -47,6 +47,7 @@ const RESERVED: &[(&str, &[&str])] = &[
 const STOREYS: &[&[&str]] = &[
     &[
         "value",
+        "address",
         "problem",
         "failure",
         "facts",
@@ -63,8 +64,10 @@ const STOREYS: &[&[&str]] = &[
         "wire",
         "h2_message",
         "h2_stream",
+        "websocket",
         "relay",
         "template",
+        "tls",
         "expression",
         "observe",
         "pipeline/normalize",

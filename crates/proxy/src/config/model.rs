@@ -12,7 +12,9 @@ use crate::action::Action;
 use crate::filter;
 use crate::observe::access_log;
 use crate::pipeline::forwarded;
-use crate::route::Table;
+use crate::route::{Streams, Table};
+use crate::sockets::Place;
+use crate::tls;
 use crate::upstream::config::Policy;
 use crate::value::Network;
 
@@ -20,14 +22,31 @@ use crate::value::Network;
 pub struct Model {
     /// Sockets.
     pub listeners: Vec<Arc<ListenerPolicy>>,
-    /// Finds routes.
+    /// Finds routes of HTTP requests.
     pub table: Table,
+    /// Finds routes of connections and flows.
+    pub streams: Streams,
     /// The routes, in the order written.
     pub routes: Vec<Route>,
     /// The upstreams by name.
     pub upstreams: Vec<(Arc<str>, Policy)>,
+    /// Certificates by name.
+    pub certificates: Vec<(String, tls::CertificatePolicy)>,
     /// One line for each exchange.
     pub access_log: Option<access_log::Plan>,
+}
+
+impl Model {
+    /// What it asks for of TLS, to be loaded from files.
+    pub fn tls(&self) -> tls::Wanted<'_> {
+        let listeners = self.listeners.iter();
+        let upstreams = self.upstreams.iter();
+        tls::Wanted {
+            certificates: self.certificates.iter().map(|(name, policy)| (name.as_str(), policy)).collect(),
+            listeners: listeners.filter_map(|one| Some((&*one.name, one.tls.as_ref()?))).collect(),
+            upstreams: upstreams.filter_map(|(name, one)| Some((&**name, one.tls.as_ref()?))).collect(),
+        }
+    }
 }
 
 /// A checked route.
@@ -46,7 +65,11 @@ pub struct ListenerPolicy {
     /// Its name.
     pub name: Arc<str>,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub place: Place,
+    /// Who may connect to its Unix socket.
+    pub mode: Option<u32>,
+    /// TLS; None: plain.
+    pub tls: Option<tls::ServerPolicy>,
     /// Who is believed, and what endpoints are told.
     pub forwarded: forwarded::Policy,
     /// What is spoken on it.
@@ -59,8 +82,10 @@ pub struct ListenerPolicy {
     pub limits: Limits,
     /// The most bytes of a request body.
     pub body_limit: u64,
-    /// The most open connections.
+    /// The most open connections, or flows.
     pub connections: u32,
+    /// The most bytes of a datagram.
+    pub datagram: usize,
     /// Requests of one connection.
     pub requests_per_connection: u32,
     /// HTTP/2.

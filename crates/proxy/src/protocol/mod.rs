@@ -2,6 +2,8 @@
 
 pub mod http1;
 pub mod http2;
+pub mod tcp;
+pub mod udp;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -14,6 +16,7 @@ use crate::exchange::{Client, Exchange};
 use crate::facts::Scheme;
 use crate::listener::LocalListener;
 use crate::pipeline::forwarded;
+use crate::tls::Secured;
 use crate::worker::Worker;
 
 /// A connection that was accepted: where it lives and who is at its other end.
@@ -25,6 +28,8 @@ pub struct Arrival {
     pub peer: SocketAddr,
     /// Plain or over TLS.
     pub scheme: Scheme,
+    /// What the TLS handshake said.
+    pub tls: Option<Arc<Secured>>,
 }
 
 impl Arrival {
@@ -35,9 +40,17 @@ impl Arrival {
             Some(head) => forwarded::client(self.peer, self.scheme, head, &shared.forwarded),
             None => (self.peer.ip(), self.scheme),
         };
-        let client = Client { peer: self.peer, address, scheme, listener: Arc::clone(&listener.name) };
+        let client = Client {
+            peer: self.peer,
+            address,
+            scheme,
+            listener: Arc::clone(&listener.name),
+            tls: self.tls.clone(),
+        };
         let request_id = self.worker.request_id(head, self.peer, (&shared.forwarded, started));
-        Exchange::begin(client, request_id, started)
+        let mut exchange = Exchange::begin(client, request_id, started);
+        exchange.reached = Some(listener.bound.reached());
+        exchange
     }
 }
 

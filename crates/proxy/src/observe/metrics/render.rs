@@ -16,6 +16,7 @@ use super::exposition::{Exposition, Family, Kind};
 use super::histogram::Merged;
 use super::{ListenerCells, Registry};
 use crate::failure::Failure;
+use crate::tls::TlsRefusal;
 
 fn sum<C>(blocks: &[Arc<C>], cell: impl Fn(&C) -> &Counter) -> u64 {
     blocks.iter().map(|block| cell(block).get()).sum()
@@ -74,6 +75,8 @@ impl Registry {
         };
         counter("sluice_listener_connections_total", "Connections accepted", |cells| &cells.accepted);
         counter("sluice_listener_received_bytes_total", "Bytes read from clients", |cells| &cells.received);
+        let help = "Datagrams dropped: no room for a flow or in a socket, or too long";
+        counter("sluice_listener_datagrams_dropped_total", help, |cells| &cells.dropped);
         counter("sluice_listener_sent_bytes_total", "Bytes written to clients", |cells| &cells.sent);
         let mut family = out.family("sluice_listener_connections_active", "Connections open", Kind::Gauge);
         for (labels, blocks) in &all {
@@ -90,6 +93,10 @@ impl Registry {
             for invalid in Invalid::ALL {
                 let count = sum(blocks, |cells| &cells.refused_headers[*invalid as usize]);
                 family.sample(&[("listener", &labels[0]), ("reason", invalid.code())], count);
+            }
+            for refusal in TlsRefusal::ALL {
+                let count = sum(blocks, |cells| &cells.handshakes[*refusal as usize]);
+                family.sample(&[("listener", &labels[0]), ("reason", refusal.code())], count);
             }
             for flood in Flood::ALL {
                 let count = sum(blocks, |cells| &cells.floods[*flood as usize]);

@@ -79,7 +79,7 @@ pub async fn serve(arrival: Arrival, mut listener: Rc<LocalListener>, link: Link
     let handshake = builder(&policy, &listener).handshake::<_, Bytes>(guard);
     let mut connection = match deadline.limit(handshake).await {
         Some(Ok(connection)) => connection,
-        Some(Err(error)) => return note(&listener, &error),
+        Some(Err(error)) => return note(&listener, flood.get(), &error),
         None => return,
     };
     let session = Rc::new(Session { arrival, flood, open: Cell::new(0), served: Cell::new(0) });
@@ -117,20 +117,21 @@ pub async fn serve(arrival: Arrival, mut listener: Rc<LocalListener>, link: Link
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 deadline.set(worker.world.clock.now(), LAST_WORDS);
             }
-            Event::Broken(error) => return note(&listener, &error),
+            Event::Broken(error) => return note(&listener, None, &error),
             Event::Closed | Event::TimedOut => return,
         }
     }
 }
 
 /// Counts how a connection broke, when it was the client's doing.
-fn note(listener: &LocalListener, error: &h2::Error) {
-    let Some(reason) = error.reason().filter(|_| error.is_library()) else { return };
-    if error.to_string().contains("too_many_internal_resets") {
-        // The crate counts the resets that it makes because of bad frames itself.
-        listener.cells.flooded(Flood::MadeYouReset);
-    } else if let Some(breach) = Breach::of_code(reason.into()) {
-        listener.cells.breached(breach);
+fn note(listener: &LocalListener, flood: Option<Flood>, error: &h2::Error) {
+    let reason = error.reason().filter(|_| error.is_library());
+    // The frame layer counts one thing that the watch cannot see: streams that it has to reset itself.
+    let resets = (reason == Some(Reason::ENHANCE_YOUR_CALM)).then_some(Flood::MadeYouReset);
+    match (flood.or(resets), reason.and_then(|reason| Breach::of_code(reason.into()))) {
+        (Some(flood), _) => listener.cells.flooded(flood),
+        (None, Some(breach)) => listener.cells.breached(breach),
+        (None, None) => {}
     }
 }
 
@@ -142,7 +143,9 @@ fn builder(policy: &Http2Policy, listener: &LocalListener) -> h2::server::Builde
         .initial_connection_window_size(policy.connection_window)
         .max_frame_size(16 * 1024)
         .max_header_list_size(u32::try_from(listener.shared.limits.head).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(20)
+        // The watch is stricter about these two, and counts them by name.
+        .max_pending_accept_reset_streams(2_000)
+        .data_frame_budget(64 * 1024 * 1024)
         .max_concurrent_reset_streams(50)
         .max_local_error_reset_streams(Some(100))
         .max_send_buffer_size(256 * 1024)
