@@ -238,6 +238,7 @@ async fn places_are_limited_and_their_queue_too() {
     wait_failure(&gateway, "overloaded").await;
     drop(client);
     endpoint.expect_closed().await;
+    drop(endpoint);
     let (mut client, mut endpoint) = tunnel(&origin, &gateway).await;
     client.send("x").await;
     endpoint.expect("x").await;
