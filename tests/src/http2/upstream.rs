@@ -198,7 +198,7 @@ async fn requests_that_come_together_share_one_connection() {
     for answer in answers {
         assert_eq!(finish(answer).await.status, 200);
     }
-    assert_eq!(gateway.metric("sluice_endpoint_connections_total", &["opened"]).await, 1.0);
+    assert_eq!(gateway.metric("sluice_upstream_connections_total", &["opened"]).await, 1.0);
 }
 
 #[tokio::test]
