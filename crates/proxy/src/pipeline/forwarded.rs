@@ -215,9 +215,12 @@ fn speaks_of_client(id: NameId, name: &[u8]) -> bool {
         | NameId::XRealIp => true,
         NameId::Other => {
             let dashed = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+            let is =
+                |known: &[u8]| name.len() == known.len() && name.iter().map(dashed).eq(known.iter().copied());
             let starts =
                 name.len() > PREFIX.len() && name.iter().map(dashed).zip(PREFIX).all(|(a, b)| a == *b);
-            starts || (name.len() == 9 && name.iter().map(dashed).eq(b"x-real-ip".iter().copied()))
+            // The last two are the certificate that a client has proved (RFC 9440).
+            starts || is(b"x-real-ip") || is(b"client-cert") || is(b"client-cert-chain")
         }
         _ => false,
     }
@@ -425,6 +428,8 @@ mod tests {
             ("X-FORWARDED-User", "root"),
             ("x_forwarded_for", "198.51.100.1"),
             ("X-Real-IP", "198.51.100.1"),
+            ("Client-Cert", ":MAA=:"),
+            ("client_cert_chain", ":MAA=:"),
             ("X_Real_IP", "198.51.100.1"),
             ("Forwarded", "for=198.51.100.1"),
             ("X-Forwarded-Host", "evil.example"),
