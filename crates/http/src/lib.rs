@@ -9,6 +9,7 @@
 mod body;
 mod crc32c;
 mod fields;
+pub mod grpc;
 pub mod h1;
 pub mod h2;
 mod head;

@@ -41,6 +41,7 @@ pub mod template;
 pub mod tls;
 pub mod upstream;
 pub mod value;
+pub mod websocket;
 pub mod wire;
 pub mod worker;
 pub mod world;

@@ -64,6 +64,7 @@ const STOREYS: &[&[&str]] = &[
         "wire",
         "h2_message",
         "h2_stream",
+        "websocket",
         "relay",
         "template",
         "tls",

@@ -2,6 +2,7 @@
 
 pub mod connect;
 pub mod forward;
+mod record;
 pub mod redirect;
 pub mod respond;
 
@@ -31,5 +32,5 @@ pub struct Scene<'a> {
     /// Takes interim responses for the client.
     pub interim: &'a dyn Fn(ResponseHead),
     /// Whom to tell what concerns all workers.
-    pub events: &'a dyn Events,
+    pub events: &'a Rc<dyn Events>,
 }

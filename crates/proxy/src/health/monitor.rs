@@ -122,6 +122,7 @@ impl Patient {
             last = match &self.policy.check {
                 Check::Tcp => tcp::check(address, &self.header).await,
                 Check::Http(check) => check.ask(address, &self.address, &self.header).await,
+                Check::Grpc(check) => check.ask(address, &self.address, &self.header).await,
             };
             if last.is_ok() {
                 break;

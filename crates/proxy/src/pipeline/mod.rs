@@ -109,6 +109,7 @@ fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) ->
         // connection would be taken for one that can carry the next request.
         return Err(Failure::MethodNotAllowed);
     }
+    check_name(scene, exchange, request)?;
     exchange.path = normalize::path(request.head.path())?.into_owned();
     hops::check_loop(&request.head)?;
     let model = &scene.running.snapshot.model;
@@ -129,6 +130,16 @@ fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) ->
     }
 }
 
+/// A connection opened for one name carries no requests for names of another certificate: who looked at the
+/// first name only (a firewall, a pass-through, client authentication) would be fooled.
+fn check_name(scene: &Scene<'_>, exchange: &Exchange, request: &Request) -> Result<(), Failure> {
+    let (Some(server), Some(secured)) = (&scene.listener.tls, &exchange.client.tls) else { return Ok(()) };
+    match server.permits(secured.sni.as_deref(), request.head.authority()) {
+        true => Ok(()),
+        false => Err(Failure::MisdirectedRequest),
+    }
+}
+
 async fn act(
     scene: &Scene<'_>,
     route: &Route,
@@ -137,11 +148,12 @@ async fn act(
 ) -> Result<Forwarded, Failure> {
     match &route.action {
         Action::Forward(forward) => {
+            let events = scene.worker.events();
             let scene = action::Scene {
                 world: &scene.worker.world,
                 upstreams: &scene.running.upstreams,
                 interim: scene.interim,
-                events: &*scene.worker.gateway,
+                events: &events,
             };
             forward.run(&scene, exchange, request).await
         }

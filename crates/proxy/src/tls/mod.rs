@@ -16,6 +16,7 @@ mod files;
 mod fixture;
 mod loaded;
 mod names;
+mod refusal;
 mod resolver;
 mod secured;
 mod server;
@@ -35,6 +36,7 @@ pub use config::{
 pub use files::contents;
 pub use loaded::{Loaded, Wanted};
 pub use names::Names;
+pub use refusal::TlsRefusal;
 pub use secured::{Identity, Secured};
 pub use server::Server;
 

@@ -20,9 +20,9 @@ use crate::address::Address;
 use crate::failure::Failure;
 use crate::relay::End;
 use crate::stream::{Care, Socket, Stream};
-use crate::upstream::Endpoint;
-use crate::upstream::config::PoolPolicy;
+use crate::upstream::config::{Policy, PoolPolicy, Protocol};
 use crate::upstream::live::{InFlight, Live};
+use crate::upstream::{Endpoint, http2};
 use crate::wire::Link;
 use crate::world::World;
 
@@ -33,7 +33,9 @@ pub struct Connection {
     /// Counts at the endpoint while it is a tunnel.
     pub in_flight: Option<InFlight>,
     /// Its place among the endpoint's `max_connections`.
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<Place>,
+    /// When it was connected.
+    born: Instant,
     /// When it was seen idle first; the sweep notes it, so that giving back needs no clock.
     idle_since: Option<Instant>,
 }
@@ -70,18 +72,43 @@ pub enum Origin {
     Reused,
 }
 
-/// The idle connections of one worker to one endpoint.
+/// A place among an endpoint's `max_connections`; dropping it frees it.
+pub type Place = OwnedSemaphorePermit;
+
+/// The connections of one worker to one endpoint that can take an exchange: idle ones that speak HTTP/1, and
+/// those that speak HTTP/2.
 #[expect(clippy::vec_box, reason = "a connection moves between pool and exchange as one pointer")]
 pub struct Pool {
     live: Arc<Live>,
     idle: RefCell<Vec<Box<Connection>>>,
     policy: Cell<PoolPolicy>,
+    protocol: Cell<Protocol>,
+    /// What the endpoint agreed to speak when it was last asked (ALPN).
+    pub(super) agreed: Cell<Option<Spoken>>,
+    /// Those that speak HTTP/2.
+    pub http2: Rc<http2::Pool>,
+}
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
 }
 
 impl Pool {
     /// An empty pool.
-    pub fn new(live: &Arc<Live>, policy: PoolPolicy) -> Pool {
-        Pool { live: Arc::clone(live), idle: RefCell::default(), policy: Cell::new(policy) }
+    pub fn new(live: &Arc<Live>, policy: &Policy) -> Pool {
+        Pool {
+            live: Arc::clone(live),
+            idle: RefCell::default(),
+            policy: Cell::new(policy.pool),
+            protocol: Cell::new(policy.protocol),
+            agreed: Cell::new(None),
+            http2: http2::Pool::new(live, policy),
+        }
     }
 
     /// Whether it is the pool of this endpoint.
@@ -90,43 +117,58 @@ impl Pool {
     }
 
     /// Takes over a changed policy.
-    pub fn set_policy(&self, policy: PoolPolicy) {
-        if self.policy.get().max_connections != policy.max_connections {
-            // The idle ones hold places of the old limit.
-            self.idle.borrow_mut().clear();
+    pub fn set_policy(&self, policy: &Policy) {
+        if self.policy.get().max_connections != policy.pool.max_connections
+            || self.protocol.get() != policy.protocol
+        {
+            // The idle ones hold places of the old limit, or speak what is not spoken any more.
+            self.clear();
+            self.agreed.set(None);
         }
-        self.idle.borrow_mut().truncate(policy.max_idle);
-        self.policy.set(policy);
+        self.idle.borrow_mut().truncate(policy.pool.max_idle);
+        self.policy.set(policy.pool);
+        self.protocol.set(policy.protocol);
+        self.http2.set_policy(policy);
+    }
+
+    /// What the pool may do.
+    pub(super) fn policy(&self) -> PoolPolicy {
+        self.policy.get()
     }
 
     /// Idle connections.
     pub fn idle(&self) -> usize {
-        self.idle.borrow().len()
+        self.idle.borrow().len() + self.http2.idle()
     }
 
     /// Closes all idle connections.
     pub fn clear(&self) {
         self.idle.borrow_mut().clear();
+        self.http2.clear();
     }
 
     /// Closes the idle connections that are too old or that the endpoint has closed.
     pub fn sweep(&self, now: Instant) {
-        let timeout = self.policy.get().idle_timeout;
+        let policy = self.policy.get();
         self.idle.borrow_mut().retain_mut(|connection| {
             let since = *connection.idle_since.get_or_insert(now);
-            now.saturating_duration_since(since) < timeout && connection.link.stream.is_quiet(Care::Usual)
+            now.saturating_duration_since(since) < policy.idle_timeout
+                && connection.is_young(policy, now)
+                && connection.link.stream.is_quiet(Care::Usual)
         });
+        self.http2.sweep(now);
     }
 
     /// An idle connection that looks alive.
     pub fn take(&self, now: Instant, care: Care) -> Option<Box<Connection>> {
-        let timeout = self.policy.get().idle_timeout;
+        let policy = self.policy.get();
         let mut idle = self.idle.borrow_mut();
         loop {
             let mut connection = idle.pop()?;
             let idle =
                 connection.idle_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-            if idle < timeout && connection.link.stream.is_quiet(care) {
+            let is_wanted = idle < policy.idle_timeout && connection.is_young(policy, now);
+            if is_wanted && connection.link.stream.is_quiet(care) {
                 return Some(connection);
             }
         }
@@ -146,14 +188,28 @@ impl Pool {
     }
 }
 
-/// Waits for a place among the endpoint's connections, in the order of arrival.
-async fn place(
+impl Connection {
+    /// A connection over a new stream.
+    pub(super) fn new(stream: Stream, place: Option<Place>, world: &World) -> Box<Connection> {
+        let link = Link::new(stream, world.clock, &world.timers);
+        let born = world.clock.now();
+        Box::new(Connection { link, in_flight: None, _permit: place, born, idle_since: None })
+    }
+
+    fn is_young(&self, policy: PoolPolicy, now: Instant) -> bool {
+        policy.max_age.is_none_or(|most| now.saturating_duration_since(self.born) < most)
+    }
+}
+
+/// Waits for a place among the endpoint's connections, in the order of arrival; `shed` asks all workers to
+/// give up idle connections to it.
+pub(super) async fn place(
     limit: &Arc<Semaphore>,
     live: &Arc<Live>,
     policy: PoolPolicy,
     world: &World,
     shed: impl FnOnce(),
-) -> Result<OwnedSemaphorePermit, Failure> {
+) -> Result<Place, Failure> {
     if let Ok(permit) = Arc::clone(limit).try_acquire_owned() {
         return Ok(permit);
     }
@@ -186,7 +242,8 @@ pub struct Dial<'a> {
     pub header: &'a [u8],
 }
 
-/// Connects to an endpoint; `shed` asks all workers to give up idle connections to it.
+/// Connects to an endpoint, whatever is spoken with it; `shed` asks all workers to give up idle connections to
+/// it.
 ///
 /// Cancel-safe: dropping it abandons the attempt.
 pub async fn dial(
@@ -200,15 +257,32 @@ pub async fn dial(
         None => None,
         Some(limit) => Some(place(limit, &endpoint.live, pool.policy.get(), world, shed).await?),
     };
+    let stream = Stream::Plain(socket(endpoint, how, world).await?);
+    Ok(Connection::new(stream, permit, world))
+}
+
+/// Connects to an endpoint and says what is spoken on the connection. Cancel-safe.
+pub(super) async fn open(
+    endpoint: &Endpoint,
+    (policy, how): (&Policy, &Dial<'_>),
+    world: &World,
+) -> Result<(Stream, Spoken), Failure> {
+    let socket = socket(endpoint, how, world).await?;
+    let spoken = match policy.protocol {
+        Protocol::Http2 => Spoken::Http2,
+        Protocol::Http1 | Protocol::Auto => Spoken::Http1,
+    };
+    Ok((Stream::Plain(socket), spoken))
+}
+
+async fn socket(endpoint: &Endpoint, how: &Dial<'_>, world: &World) -> Result<Socket, Failure> {
     let deadline = world.timers.deadline();
     deadline.set(world.clock.now(), how.connect);
-    let socket = match deadline.limit(connect_any(endpoint, how.header)).await {
-        None => return Err(Failure::ConnectTimeout),
-        Some(Err(_)) => return Err(Failure::ConnectFailed),
-        Some(Ok(socket)) => socket,
-    };
-    let link = Link::new(Stream::Plain(socket), world.clock, &world.timers);
-    Ok(Box::new(Connection { link, in_flight: None, _permit: permit, idle_since: None }))
+    match deadline.limit(connect_any(endpoint, how.header)).await {
+        None => Err(Failure::ConnectTimeout),
+        Some(Err(_)) => Err(Failure::ConnectFailed),
+        Some(Ok(socket)) => Ok(socket),
+    }
 }
 
 /// Tries the addresses of a name in the resolver's order, and sends the header.
