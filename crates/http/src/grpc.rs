@@ -60,7 +60,7 @@ pub fn encode_message(message: &str, out: &mut Vec<u8>) {
 }
 
 /// The gRPC status that a client makes of an HTTP status, where an answer has no grpc-status.
-pub const fn status_of(http: u16) -> u16 {
+pub const fn status_of(http: u16) -> u8 {
     match http {
         400 => 13,
         401 => 16,
