@@ -9,6 +9,10 @@
 )]
 
 #[cfg(feature = "gateway")]
+mod auth;
+#[cfg(feature = "gateway")]
+mod certificates;
+#[cfg(feature = "gateway")]
 mod command_line;
 #[cfg(feature = "gateway")]
 mod documents;
@@ -27,11 +31,15 @@ mod handover;
 #[cfg(feature = "gateway")]
 mod http;
 #[cfg(feature = "gateway")]
+mod http2;
+#[cfg(feature = "gateway")]
 mod malformed;
 #[cfg(feature = "gateway")]
 mod observe;
 #[cfg(feature = "gateway")]
 mod protocol;
+#[cfg(feature = "gateway")]
+mod proxy_protocol;
 #[cfg(feature = "gateway")]
 mod reload;
 #[cfg(feature = "gateway")]
@@ -40,6 +48,12 @@ mod routing;
 mod setup;
 #[cfg(feature = "gateway")]
 mod smoke;
+#[cfg(feature = "gateway")]
+mod tcp;
 mod tidy;
+#[cfg(feature = "gateway")]
+mod udp;
+#[cfg(feature = "gateway")]
+mod unix_sockets;
 #[cfg(feature = "gateway")]
 mod upstream;

@@ -11,6 +11,7 @@ use sluice_http::RequestHead;
 
 use crate::facts::{Facts, Params, Scheme};
 use crate::failure::Failure;
+use crate::tls::Secured;
 
 /// Who is asking, and through which listener.
 #[derive(Clone, Debug)]
@@ -23,6 +24,18 @@ pub struct Client {
     pub scheme: Scheme,
     /// The name of the listener.
     pub listener: Arc<str>,
+    /// What its TLS handshake with us said; None: the connection is plain.
+    pub tls: Option<Arc<Secured>>,
+}
+
+/// What this gateway is for an exchange's client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// It stands for the servers behind it: credentials come in Authorization.
+    #[default]
+    Gateway,
+    /// A forward proxy, which the client knows as one: credentials for it come in Proxy-Authorization.
+    Proxy,
 }
 
 /// How an exchange ended.
@@ -65,6 +78,8 @@ pub struct Exchange {
     pub client: Client,
     /// The id in X-Request-Id, in problem bodies and in log lines.
     pub request_id: String,
+    /// The address the client reached us at, when it is known.
+    pub reached: Option<SocketAddr>,
     /// When its first byte arrived.
     pub started: Instant,
     /// The normalised path it was matched by.
@@ -73,6 +88,10 @@ pub struct Exchange {
     pub route: Arc<str>,
     /// The route's position in the model.
     pub route_index: Option<usize>,
+    /// What we are for the client.
+    pub role: Role,
+    /// The user whose credentials were found right.
+    pub user: Option<Arc<str>>,
     /// Parameters from the route's path template.
     pub params: Params,
     /// The upstream's name; empty when none was used.
@@ -93,6 +112,8 @@ pub struct Exchange {
     pub sent: u64,
     /// Methods the path allows, for 405.
     pub allow: String,
+    /// Which credentials are asked for, for 401 and 407 (RFC 9110 section 11.6.1).
+    pub challenge: Arc<str>,
 }
 
 impl Exchange {
@@ -102,13 +123,16 @@ impl Exchange {
         Exchange {
             client,
             request_id,
+            reached: None,
             started,
             path: String::new(),
             route: Arc::clone(&none),
             route_index: None,
+            role: Role::Gateway,
+            user: None,
             params: Params::default(),
             upstream: Arc::clone(&none),
-            endpoint: none,
+            endpoint: Arc::clone(&none),
             attempts: 0,
             phases: Phases::default(),
             outcome: Outcome::Completed,
@@ -116,6 +140,7 @@ impl Exchange {
             received: 0,
             sent: 0,
             allow: String::new(),
+            challenge: none,
         }
     }
 
@@ -127,6 +152,7 @@ impl Exchange {
             client: self.client.address,
             scheme: self.client.scheme,
             listener: &self.client.listener,
+            tls: self.client.tls.as_deref(),
             request_id: &self.request_id,
             route: &self.route,
             params: &self.params,

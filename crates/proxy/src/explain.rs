@@ -13,6 +13,7 @@ use sluice_traffic::Rng;
 use sluice_traffic::balance::{Balancer, Member, View};
 
 use crate::action::Action;
+use crate::config::document::Protocol;
 use crate::config::model::{Model, Route};
 use crate::exchange::{Client, Exchange};
 use crate::facts::Scheme;
@@ -64,11 +65,14 @@ pub fn explain(model: &Model, question: &Question<'_>, clock: Clock) -> Result<A
     let listener = match question.listener {
         Some(name) if model.listeners.iter().any(|listener| *listener.name == *name) => Arc::from(name),
         Some(name) => return Err(format!("there is no listener `{name}`")),
-        None => model.listeners.first().map(|first| Arc::clone(&first.name)).unwrap_or_default(),
+        None => (model.listeners.iter())
+            .find(|listener| listener.protocol == Protocol::Http)
+            .map(|first| Arc::clone(&first.name))
+            .unwrap_or_default(),
     };
     let scheme = if question.url.starts_with("https://") { Scheme::Https } else { Scheme::Http };
     let peer = SocketAddr::new(question.client, 0);
-    let client = Client { peer, address: question.client, scheme, listener };
+    let client = Client { peer, address: question.client, scheme, listener, tls: None };
     let mut exchange = Exchange::begin(client, "explained".to_owned(), clock.now());
     let path = normalize::path(head.path());
     let refused =

@@ -8,8 +8,10 @@
 //! they all share: `exchange`, `failure`, `facts`, `value`, `problem`, `world`.
 
 pub mod action;
+pub mod address;
 pub mod closest;
 pub mod config;
+pub mod credentials;
 pub mod exchange;
 pub mod explain;
 pub mod expression;
@@ -18,7 +20,10 @@ pub mod failure;
 pub mod field_values;
 pub mod filter;
 pub mod gateway;
+pub mod h2_message;
+pub mod h2_stream;
 pub mod health;
+pub mod line_file;
 pub mod listener;
 pub mod observe;
 pub mod percent;
@@ -31,7 +36,9 @@ pub mod route;
 pub mod snapshot;
 pub mod sockets;
 pub mod status;
+pub mod stream;
 pub mod template;
+pub mod tls;
 pub mod upstream;
 pub mod value;
 pub mod wire;

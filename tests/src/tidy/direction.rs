@@ -47,6 +47,7 @@ const RESERVED: &[(&str, &[&str])] = &[
 const STOREYS: &[&[&str]] = &[
     &[
         "value",
+        "address",
         "problem",
         "failure",
         "facts",
@@ -55,10 +56,17 @@ const STOREYS: &[&[&str]] = &[
         "closest",
         "percent",
         "field_values",
+        "line_file",
+        "credentials",
         "request_id",
         "sockets",
+        "stream",
         "wire",
+        "h2_message",
+        "h2_stream",
+        "relay",
         "template",
+        "tls",
         "expression",
         "observe",
         "pipeline/normalize",
@@ -71,17 +79,7 @@ const STOREYS: &[&[&str]] = &[
     &["route"],
     &["config"],
     &["snapshot"],
-    &[
-        "gateway",
-        "pipeline",
-        "relay",
-        "protocol",
-        "listener",
-        "worker",
-        "health/monitor",
-        "explain",
-        "status",
-    ],
+    &["gateway", "pipeline", "protocol", "listener", "worker", "health/monitor", "explain", "status"],
 ];
 const SIBLINGS: usize = 3;
 

@@ -7,14 +7,19 @@ use std::time::Duration;
 
 use sluice_http::h1::Limits;
 
-use super::document::{Document, Listener, Route as RouteDocument};
-use super::model::{ListenerPolicy, ListenerTimeouts, Model, Route};
+use super::certificates;
+use super::document::{Document, Listener, ListenerHttp2, Protocol, ProxyProtocol, Route as RouteDocument};
+use super::model::{self, Http2Policy, ListenerPolicy, ListenerTimeouts, Missing, Model, Route};
+use super::streams::{self, Kind};
 use crate::action::Action;
 use crate::action::redirect::Redirect;
 use crate::action::respond::Respond;
+use crate::address::Address;
 use crate::pipeline::forwarded;
 use crate::problem::{At, Problems};
-use crate::route::{RouteSpec, Table, parse_time};
+use crate::route::{RouteSpec, Streams, Table, parse_time};
+use crate::sockets::{Place, Transport};
+use crate::tls::Spoken;
 use crate::upstream::config::Policy;
 use crate::value::{ByteSize, Period};
 
@@ -24,7 +29,8 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
     check_process(document, &mut problems);
     let listeners = check_listeners(document, &mut problems);
     let upstreams = check_upstreams(document, &mut problems);
-    let table = check_matches(document, &mut problems);
+    let certificates = certificates::check(document, &mut problems);
+    let (table, streams) = check_matches(document, &mut problems);
     let names: Vec<&str> = document.upstreams.keys().map(String::as_str).collect();
     let routes: Vec<_> = (document.routes.iter().enumerate())
         .filter_map(|(index, route)| {
@@ -34,7 +40,7 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
     let access_log = (document.access_log.as_ref())
         .and_then(|config| config.build(&At::root().key("access_log"), &mut problems));
     if problems.is_empty() {
-        return Ok(Model { listeners, table, routes, upstreams, access_log });
+        return Ok(Model { listeners, table, streams, routes, upstreams, certificates, access_log });
     }
     Err(problems)
 }
@@ -61,13 +67,14 @@ fn check_listeners(document: &Document, problems: &mut Problems) -> Vec<Arc<List
             .add(&at, "there is no listener: nothing would be accepted")
             .hint("add [listeners.web] with address = \"127.0.0.1:8080\"");
     }
-    let mut taken: HashMap<SocketAddr, &str> = HashMap::new();
+    let mut taken: HashMap<Place, &str> = HashMap::new();
     let mut out = Vec::new();
     for (name, listener) in &document.listeners {
         let at = at.key(name);
         let Some(policy) = check_listener(name, listener, &at, problems) else { continue };
-        match taken.insert(policy.address, name) {
-            Some(other) if policy.address.port() != 0 => {
+        let free_port = policy.place.address.inet().is_some_and(|address| address.port() == 0);
+        match taken.insert(policy.place.clone(), name) {
+            Some(other) if !free_port => {
                 problems.add(&at.key("address"), format!("listener `{other}` has the same address"));
             }
             _ => out.push(Arc::new(policy)),
@@ -117,31 +124,155 @@ fn check_listener(
             "with no connections allowed nothing is ever accepted",
         );
     }
+    let tls =
+        listener.tls.as_ref().and_then(|tls| tls.check(spoken(listener.protocol), &at.key("tls"), problems));
     Some(ListenerPolicy {
         name: Arc::from(name),
-        address: problems.take(&at.key("address"), parse_address(&listener.address))?,
+        place: check_place(listener, at, problems)?,
+        mode: check_mode(listener, at, problems),
+        tls,
         forwarded: forwarded::Policy {
             trusted: listener.trusted_proxies.clone(),
             forwarded: listener.forwarded,
         },
+        protocol: listener.protocol,
+        proxy_protocol: listener
+            .proxy_protocol
+            .as_ref()
+            .and_then(|config| check_proxy_protocol(config, &at.key("proxy_protocol"), problems)),
         timeouts: ListenerTimeouts {
             head: or(timeouts.head, 10),
-            idle: or(timeouts.idle, 60),
+            idle: or(timeouts.idle, default_idle(listener.protocol)),
             stall: or(timeouts.stall, 30),
             total: timeouts.total.map(|period| period.0),
         },
         limits: heads,
         body_limit: limits.body.map_or(u64::MAX, |size| size.0),
-        connections: limits.connections.unwrap_or(u32::MAX),
+        connections: limits.connections.unwrap_or(match listener.protocol {
+            Protocol::Udp => 10_000,
+            Protocol::Http | Protocol::Tcp => u32::MAX,
+        }),
+        datagram: size(limits.datagram, LONGEST_DATAGRAM).min(LONGEST_DATAGRAM),
         requests_per_connection: limits
             .requests_per_connection
             .filter(|count| *count > 0)
             .unwrap_or(u32::MAX),
+        http2: check_http2(&listener.http2, &at.key("http2"), problems),
     })
 }
 
-/// "127.0.0.1:80", "[::1]:80", or ":80" for every IPv4 address.
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
+/// RFC 9113 section 6.9.1: the largest window.
+const LARGEST_WINDOW: u64 = (1 << 31) - 1;
+
+fn check_http2(http2: &ListenerHttp2, at: &At, problems: &mut Problems) -> Http2Policy {
+    let mut window = |key: &str, size: Option<ByteSize>, default: u32| match size {
+        None => default,
+        Some(ByteSize(size @ 65_535..=LARGEST_WINDOW)) => u32::try_from(size).unwrap_or(default),
+        Some(_) => {
+            problems.add(&at.key(key), "a window holds 65535 bytes (64KiB less one) to 2 GiB less one");
+            default
+        }
+    };
+    let stream_window = window("stream_window", http2.stream_window, 256 * 1024);
+    let connection_window = window("connection_window", http2.connection_window, 1024 * 1024);
+    let max_age = http2.max_age.map_or(Duration::from_secs(3600), |period| period.0);
+    if max_age.is_zero() {
+        problems.add(&at.key("max_age"), "a connection that may not live carries nothing");
+    }
+    let max_streams = http2.max_streams.map_or(128, |streams| u32::from(streams.get()));
+    Http2Policy { max_streams, stream_window, connection_window, max_age }
+}
+
+fn check_proxy_protocol(
+    config: &ProxyProtocol,
+    at: &At,
+    problems: &mut Problems,
+) -> Option<model::ProxyProtocol> {
+    if config.from.is_empty() {
+        problems
+            .add(&at.key("from"), "nobody could send a PROXY header")
+            .hint("name the proxies: from = [\"10.0.0.0/8\"]");
+        return None;
+    }
+    let timeout = config.timeout.map_or(Duration::from_secs(3), |period| period.0);
+    if timeout.is_zero() {
+        problems.add(&at.key("timeout"), "a time of zero would refuse every connection");
+        return None;
+    }
+    let missing = if config.required { Missing::Refused } else { Missing::Accepted };
+    Some(model::ProxyProtocol { from: config.from.clone(), missing, timeout })
+}
+
+/// What UDP can carry over IPv6, which is more than over IPv4.
+const LONGEST_DATAGRAM: usize = 65_527;
+
+/// In seconds.
+fn default_idle(protocol: Protocol) -> u64 {
+    match protocol {
+        Protocol::Http => 60,
+        Protocol::Tcp => 600,
+        Protocol::Udp => 30,
+    }
+}
+
+/// What is spoken inside TLS.
+fn spoken(protocol: Protocol) -> Spoken {
+    match protocol {
+        Protocol::Http => Spoken::Http,
+        Protocol::Tcp | Protocol::Udp => Spoken::Bytes,
+    }
+}
+
+fn check_place(listener: &Listener, at: &At, problems: &mut Problems) -> Option<Place> {
+    let address = problems.take(&at.key("address"), parse_address(&listener.address))?;
+    let transport = match listener.protocol {
+        Protocol::Http | Protocol::Tcp => Transport::Stream,
+        Protocol::Udp => Transport::Datagram,
+    };
+    if transport == Transport::Datagram && address.inet().is_none() {
+        problems.add(&at.key("address"), "a UDP listener has an address with a port");
+        return None;
+    }
+    let http = listener.protocol == Protocol::Http;
+    for (key, unfit) in [
+        ("trusted_proxies", !http && !listener.trusted_proxies.is_empty()),
+        ("proxy_protocol", listener.protocol == Protocol::Udp && listener.proxy_protocol.is_some()),
+        ("tls", listener.protocol == Protocol::Udp && listener.tls.is_some()),
+    ] {
+        if unfit {
+            let word = listener.protocol.word();
+            problems.add(&at.key(key), format!("`{key}` means nothing to a listener of protocol \"{word}\""));
+        }
+    }
+    Some(Place { transport, address })
+}
+
+/// "0660": who may connect to a Unix socket.
+fn check_mode(listener: &Listener, at: &At, problems: &mut Problems) -> Option<u32> {
+    let (at, text) = (at.key("mode"), listener.mode.as_ref()?);
+    if !listener.address.starts_with("unix:") {
+        problems.add(&at, "only a Unix socket has a mode");
+        return None;
+    }
+    let digits = (3..=4).contains(&text.len()).then(|| u32::from_str_radix(text, 8).ok()).flatten();
+    if digits.is_none_or(|mode| mode > 0o777) {
+        problems
+            .add(&at, format!("`{text}` is not a mode"))
+            .hint("three octal digits, as chmod takes them: \"0660\"");
+        return None;
+    }
+    digits
+}
+
+/// "127.0.0.1:80", "[::1]:80", ":80" for every IPv4 address, or "unix:/path".
+fn parse_address(text: &str) -> Result<Address, String> {
+    if let Some(unix) = Address::unix(text) {
+        return unix;
+    }
+    parse_inet(text).map(Address::Inet)
+}
+
+fn parse_inet(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix(':')
         && let Ok(port) = port.parse()
     {
@@ -149,7 +280,7 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
     }
     text.parse().map_err(|_| {
         format!(
-            "`{text}` is not an address with a port; write \"127.0.0.1:8080\", \"[::]:8080\" or \":8080\""
+            "`{text}` is not an address with a port; write \"127.0.0.1:8080\", \"[::]:8080\", \":8080\" or \"unix:/run/sluice.sock\""
         )
     })
 }
@@ -161,10 +292,10 @@ fn check_upstreams(document: &Document, problems: &mut Problems) -> Vec<(Arc<str
         .collect()
 }
 
-fn check_matches(document: &Document, problems: &mut Problems) -> Table {
+fn check_matches(document: &Document, problems: &mut Problems) -> (Table, Streams) {
     let at = At::root().key("routes");
     let mut names: HashMap<&str, usize> = HashMap::new();
-    let mut specs = Vec::with_capacity(document.routes.len());
+    let (mut specs, mut streams) = (Vec::with_capacity(document.routes.len()), Vec::new());
     for (index, route) in document.routes.iter().enumerate() {
         let at = at.index(index);
         if route.name.is_empty() || route.name.bytes().any(|byte| byte < 0x20) {
@@ -176,6 +307,10 @@ fn check_matches(document: &Document, problems: &mut Problems) -> Table {
         }
         let expires =
             route.expires.as_ref().and_then(|text| problems.take(&at.key("expires"), parse_time(text)));
+        let kind = streams::check(document, route, &at, problems);
+        if kind == Kind::Streams {
+            streams.push(index);
+        }
         specs.push(RouteSpec {
             name: &route.name,
             matches: &route.matches,
@@ -186,7 +321,16 @@ fn check_matches(document: &Document, problems: &mut Problems) -> Table {
         });
     }
     let listeners: Vec<&str> = document.listeners.keys().map(String::as_str).collect();
-    Table::build(&specs, &listeners, problems)
+    // Sound routes only: what is wrong with one is said once, by the table of all.
+    let before = problems.iter().len();
+    let mut requests = specs.clone();
+    streams.iter().for_each(|&index| requests[index].enabled = false);
+    let table = Table::build(&requests, &listeners, problems);
+    if problems.iter().len() > before {
+        streams.clear();
+    }
+    let streams = Streams::build(&specs, streams, &listeners, problems);
+    (table, streams)
 }
 
 fn check_route(route: &RouteDocument, upstreams: &[&str], at: &At, problems: &mut Problems) -> Option<Route> {

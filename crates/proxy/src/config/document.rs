@@ -4,13 +4,14 @@
 //! Promise: nothing is resolved or defaulted across objects here; unknown keys are errors.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::forwarded::Forwarded;
 use crate::value::{ByteSize, Network, Period};
-use crate::{action, filter, observe, route, upstream};
+use crate::{action, filter, observe, route, tls, upstream};
 
 /// A Sluice configuration.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -24,9 +25,31 @@ pub struct Document {
     pub routes: Vec<Route>,
     /// Groups of interchangeable endpoints, by name.
     pub upstreams: BTreeMap<String, upstream::Config>,
+    /// Certificates with their private keys, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub certificates: BTreeMap<String, tls::CertificateConfig>,
     /// One line for each exchange.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<observe::access_log::Config>,
+}
+
+impl Document {
+    /// The files besides the document that it takes something from whenever they change: certificates, keys,
+    /// authorities, lists of revoked certificates.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<&String> = Vec::new();
+        files.extend(
+            self.certificates.values().flat_map(|certificate| [&certificate.chain, &certificate.key]),
+        );
+        let auths =
+            self.listeners.values().filter_map(|listener| listener.tls.as_ref()?.client_auth.as_ref());
+        files.extend(auths.flat_map(|auth| std::iter::once(&auth.ca).chain(&auth.crl)));
+        files.extend(self.upstreams.values().filter_map(|upstream| upstream.tls.as_ref()?.ca()));
+        let mut files: Vec<PathBuf> = files.into_iter().map(PathBuf::from).collect();
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
 }
 
 /// What needs a restart to change.
@@ -67,23 +90,71 @@ pub struct Admin {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// Address and port: "127.0.0.1:8080", "[::]:80", ":8080" for every address.
+    /// Address and port: "127.0.0.1:8080", "[::]:80", ":8080" for every IPv4 address; or a Unix socket:
+    /// "unix:/run/sluice.sock". Its peers count as 127.0.0.1.
     pub address: String,
+    /// Who may connect to a Unix socket, as chmod takes it: "0660". Default: as the umask has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
     /// What is spoken on it. Default "http".
     #[serde(default)]
     pub protocol: Protocol,
+    /// Speaks TLS. Default: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<tls::ServerTls>,
     /// Peers whose X-Forwarded-*, Forwarded and X-Request-Id are believed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_proxies: Vec<Network>,
     /// What is told to endpoints about the client.
     #[serde(default)]
     pub forwarded: Forwarded,
+    /// Believes what trusted proxies say about their client in front of a connection (PROXY protocol,
+    /// versions 1 and 2). Default: nobody is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// How long things may take.
     #[serde(default)]
     pub timeouts: ListenerTimeouts,
     /// How much is accepted.
     #[serde(default)]
     pub limits: ListenerLimits,
+    /// HTTP/2 on this listener: over TLS by ALPN, without TLS when the client begins with it.
+    #[serde(default)]
+    pub http2: ListenerHttp2,
+}
+
+/// HTTP/2 on a listener.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenerHttp2 {
+    /// Streams that a client may have open on one connection. Default 128.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_streams: Option<std::num::NonZeroU16>,
+    /// Bytes of a request body that a client may send before we take them, on each stream. Default "256KiB".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_window: Option<ByteSize>,
+    /// The same for all streams of a connection together. Default "1MiB".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_window: Option<ByteSize>,
+    /// A connection that is older takes no further streams: the client opens another one. Default "1h".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Period>,
+}
+
+/// Who sends a PROXY header in front of a connection.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Networks or addresses of the proxies. From others a header is refused like any other garbage. Peers
+    /// of a Unix socket count as 127.0.0.1.
+    pub from: Vec<Network>,
+    /// Whether they must send it. Default true. With false, a connection without a header is taken as it is;
+    /// a peer that sends nothing at first is waited for up to `timeout`.
+    #[serde(default = "yes")]
+    pub required: bool,
+    /// How long the header may take. Default "3s".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Period>,
 }
 
 /// What is spoken on a listener.
@@ -93,16 +164,33 @@ pub enum Protocol {
     /// HTTP/1.0 and HTTP/1.1.
     #[default]
     Http,
+    /// Any protocol over TCP or a Unix socket: connections are passed on as they are.
+    Tcp,
+    /// Any protocol over UDP: the datagrams of one client address are a flow to one endpoint.
+    Udp,
+}
+
+impl Protocol {
+    /// The word documents use.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Protocol::Http => "http",
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
 }
 
 /// How long things may take on a listener's connections.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenerTimeouts {
-    /// From the first byte of a head to its last. Default "10s".
+    /// From the first byte of a head to its last. Default "10s". On a TCP listener whose routes ask for a
+    /// server name: until the TLS hello is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<Period>,
-    /// Between two requests on a connection, and before the first. Default "60s".
+    /// Between two requests on a connection, and before the first. Default "60s". On a TCP listener: while
+    /// nothing moves either way; default "10m". On a UDP listener the same of a flow; default "30s".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<Period>,
     /// Without a byte of a request body arriving, or of an answer leaving. Default "30s".
@@ -129,9 +217,13 @@ pub struct ListenerLimits {
     /// Bytes of a request body. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<ByteSize>,
-    /// Open connections; further ones wait in the socket's backlog. Default: none.
+    /// Open connections; further ones wait in the socket's backlog. Default: none. On a UDP listener: open
+    /// flows; datagrams of further clients are dropped; default 10000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
+    /// Bytes of a datagram from a client of a UDP listener; longer ones are dropped. Default: what UDP takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datagram: Option<ByteSize>,
     /// Requests on one connection, after which it is closed. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_connection: Option<u32>,

@@ -24,8 +24,8 @@ use crate::exchange::{Exchange, Outcome};
 use crate::failure::Failure;
 use crate::filter::{self, Flow};
 use crate::listener::LocalListener;
+use crate::relay::End;
 use crate::route::Lookup;
-use crate::upstream::connection::Connection;
 use crate::worker::{Running, Worker};
 
 /// Where an exchange takes place: nothing in it changes while the exchange lasts.
@@ -45,7 +45,7 @@ pub enum Handled {
     /// An answer.
     Response(Response),
     /// The endpoint switched protocols: the client is told, then both are one tunnel.
-    Switched(ResponseHead, Box<Connection>),
+    Switched(ResponseHead, Box<dyn End>),
 }
 
 /// Handles a request. The request stays with the caller, so that what is left of its body can be dealt
@@ -109,6 +109,7 @@ fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) ->
         // connection would be taken for one that can carry the next request.
         return Err(Failure::MethodNotAllowed);
     }
+    check_name(scene, exchange, request)?;
     exchange.path = normalize::path(request.head.path())?.into_owned();
     hops::check_loop(&request.head)?;
     let model = &scene.running.snapshot.model;
@@ -126,6 +127,16 @@ fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) ->
             Err(Failure::MethodNotAllowed)
         }
         Lookup::NotFound => Err(Failure::NoRoute),
+    }
+}
+
+/// A connection opened for one name carries no requests for names of another certificate: who looked at the
+/// first name only (a firewall, a pass-through, client authentication) would be fooled.
+fn check_name(scene: &Scene<'_>, exchange: &Exchange, request: &Request) -> Result<(), Failure> {
+    let (Some(server), Some(secured)) = (&scene.listener.tls, &exchange.client.tls) else { return Ok(()) };
+    match server.permits(secured.sni.as_deref(), request.head.authority()) {
+        true => Ok(()),
+        false => Err(Failure::MisdirectedRequest),
     }
 }
 

@@ -11,16 +11,19 @@ use sluice_http::FieldName;
 use sluice_traffic::retry::BudgetPolicy;
 use sluice_traffic::{balance, breaker, ejection};
 
+use crate::address::Address;
 use crate::health;
 use crate::problem::{At, Problems};
+use crate::tls::{ClientPolicy, ClientTls};
 use crate::upstream::affinity;
+use crate::upstream::proxy_header::ProxyProtocol;
 use crate::value::{Period, Ratio};
 
 /// A group of interchangeable endpoints.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where requests go: "host:port", or a table with more.
+    /// Where requests go: "host:port", "unix:/path", or a table with more.
     pub endpoints: Vec<EndpointConfig>,
     /// How an endpoint is chosen. Default "round_robin".
     #[serde(default)]
@@ -48,9 +51,16 @@ pub struct Config {
     /// An endpoint that comes back gets its share of traffic gradually over this time. Default: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<Period>,
+    /// Speaks TLS to the endpoints: true, or a table with more. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ClientTls>,
     /// Connections to the endpoints.
     #[serde(default)]
     pub pool: PoolConfig,
+    /// Tells endpoints who the client is in front of each connection (PROXY protocol): "v1" or "v2". Such a
+    /// connection serves one exchange and is not pooled. A UDP flow carries "v2" in its first datagram.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// How long things may take.
     #[serde(default)]
     pub timeouts: TimeoutsConfig,
@@ -64,7 +74,7 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum EndpointConfig {
-    /// "host:port"; a host name is resolved when the configuration is loaded.
+    /// "host:port", whose host name is resolved when the configuration is loaded; or "unix:/path".
     Address(String),
     /// More about it.
     Detailed(DetailedEndpoint),
@@ -74,7 +84,7 @@ pub enum EndpointConfig {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DetailedEndpoint {
-    /// "host:port"; a host name is resolved when the configuration is loaded.
+    /// "host:port", whose host name is resolved when the configuration is loaded; or "unix:/path".
     pub address: String,
     /// Its share of the traffic beside the others'. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -263,8 +273,12 @@ pub struct Policy {
     pub panic_threshold: f64,
     /// Ramp of an endpoint that came back.
     pub slow_start: Option<Duration>,
+    /// TLS; None: plain.
+    pub tls: Option<ClientPolicy>,
     /// Connections.
     pub pool: PoolPolicy,
+    /// What endpoints are told first.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Times.
     pub timeouts: Timeouts,
     /// Retries of all requests together.
@@ -349,6 +363,7 @@ impl Config {
         let hash = self.hash.clone().unwrap_or_default().check(&at.key("hash"), problems);
         let affinity = self.affinity.as_ref().and_then(|config| config.check(&at.key("affinity"), problems));
         let health = self.health.as_ref().and_then(|config| config.check(&at.key("health"), problems));
+        let tls = self.check_tls(endpoints.as_deref().unwrap_or_default(), at, problems);
         self.check_times(at, problems);
         Some(Policy {
             endpoints: endpoints?,
@@ -360,7 +375,13 @@ impl Config {
             breaker: self.breaker.map(BreakerConfig::policy),
             panic_threshold: self.panic_threshold.map_or(0.0, |ratio| ratio.0),
             slow_start: self.slow_start.map(|period| period.0),
-            pool: self.pool.policy(),
+            tls,
+            pool: PoolPolicy {
+                // A connection that names one client serves no other.
+                max_idle: if self.proxy_protocol.is_some() { 0 } else { self.pool.policy().max_idle },
+                ..self.pool.policy()
+            },
+            proxy_protocol: self.proxy_protocol,
             timeouts: self.timeouts.policy(),
             budget: self.retry_budget.unwrap_or_default().policy(),
         })
@@ -394,6 +415,23 @@ impl Config {
             out.push(policy);
         }
         (problems.iter().count() == before && !out.is_empty()).then_some(out)
+    }
+
+    fn check_tls(
+        &self,
+        endpoints: &[EndpointPolicy],
+        at: &At,
+        problems: &mut Problems,
+    ) -> Option<ClientPolicy> {
+        let policy = self.tls.as_ref()?.check(&at.key("tls"), problems)?;
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            if policy.server_name(&endpoint.address).is_none() {
+                let message = format!("`{}` cannot be the name of a TLS server", endpoint.address);
+                let problem = problems.add(&at.key("endpoints").index(index), message);
+                problem.hint("give the name that its certificate holds: tls = { sni = \"...\" }");
+            }
+        }
+        Some(policy)
     }
 
     fn check_times(&self, at: &At, problems: &mut Problems) {
@@ -432,8 +470,11 @@ impl DetailedEndpoint {
     }
 }
 
-/// Whether a text is `host:port` with a port from 1 to 65535; the host may be an IPv6 literal in brackets.
+/// Whether a text is `unix:/path`, or `host:port` with a port from 1 to 65535; the host may be an IPv6 literal in brackets.
 fn check_address(address: &str) -> Result<(), String> {
+    if let Some(unix) = Address::unix(address) {
+        return unix.map(|_| ());
+    }
     let Some((host, port)) = address.rsplit_once(':') else {
         return Err(format!("`{address}` has no port"));
     };
@@ -541,11 +582,20 @@ mod tests {
 
     #[test]
     fn addresses_of_every_form_are_told_from_unusable_ones() {
-        for good in ["127.0.0.1:16001", "localhost:6001", "[::1]:6001", "a-b.example:1"] {
+        for good in ["unix:/run/a.sock", "127.0.0.1:16001", "localhost:6001", "[::1]:6001", "a-b.example:1"] {
             assert_eq!(check_address(good), Ok(()), "{good}");
         }
-        for bad in ["127.0.0.1", "127.0.0.1:0", "a:99999", ":80", "[::1:80", "[x]:80", "a b:1", "http://a:80"]
-        {
+        for bad in [
+            "unix:a",
+            "127.0.0.1",
+            "127.0.0.1:0",
+            "a:99999",
+            ":80",
+            "[::1:80",
+            "[x]:80",
+            "a b:1",
+            "http://a:80",
+        ] {
             assert!(check_address(bad).is_err(), "{bad}");
         }
     }

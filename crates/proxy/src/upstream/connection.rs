@@ -4,15 +4,22 @@
 //! gone stale is found out before a request is written where the kernel has told us already.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::address::Address;
 use crate::failure::Failure;
+use crate::relay::End;
+use crate::stream::{Care, Socket, Stream};
 use crate::upstream::Endpoint;
 use crate::upstream::config::PoolPolicy;
 use crate::upstream::live::{InFlight, Live};
@@ -31,6 +38,29 @@ pub struct Connection {
     idle_since: Option<Instant>,
 }
 
+/// A connection as one end of a tunnel.
+impl End for Connection {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        self.link.poll_receive(cx)
+    }
+
+    fn poll_send(&mut self, bytes: &mut Bytes, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.poll_send(bytes, cx)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.poll_end(cx)
+    }
+
+    fn reset(&mut self) {
+        self.link.stream.reset_on_close();
+    }
+
+    fn plain(&self) -> Option<&TcpStream> {
+        self.link.plain()
+    }
+}
+
 /// Whether a connection has carried an exchange before: if so, it may have gone stale unnoticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -38,15 +68,6 @@ pub enum Origin {
     Fresh,
     /// From the pool.
     Reused,
-}
-
-/// How carefully a pooled connection is looked at before it is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Care {
-    /// What the runtime knows of it: no system call.
-    Usual,
-    /// The kernel is asked: for requests that cannot be sent again.
-    Extra,
 }
 
 /// The idle connections of one worker to one endpoint.
@@ -74,6 +95,7 @@ impl Pool {
             // The idle ones hold places of the old limit.
             self.idle.borrow_mut().clear();
         }
+        self.idle.borrow_mut().truncate(policy.max_idle);
         self.policy.set(policy);
     }
 
@@ -92,7 +114,7 @@ impl Pool {
         let timeout = self.policy.get().idle_timeout;
         self.idle.borrow_mut().retain_mut(|connection| {
             let since = *connection.idle_since.get_or_insert(now);
-            now.saturating_duration_since(since) < timeout && connection.is_quiet(Care::Usual)
+            now.saturating_duration_since(since) < timeout && connection.link.stream.is_quiet(Care::Usual)
         });
     }
 
@@ -101,10 +123,10 @@ impl Pool {
         let timeout = self.policy.get().idle_timeout;
         let mut idle = self.idle.borrow_mut();
         loop {
-            let connection = idle.pop()?;
+            let mut connection = idle.pop()?;
             let idle =
                 connection.idle_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-            if idle < timeout && connection.is_quiet(care) {
+            if idle < timeout && connection.link.stream.is_quiet(care) {
                 return Some(connection);
             }
         }
@@ -121,20 +143,6 @@ impl Pool {
         connection.link.deadline.clear();
         connection.idle_since = None;
         idle.push(connection);
-    }
-}
-
-impl Connection {
-    fn is_quiet(&self, care: Care) -> bool {
-        // Asks the kernel only where the runtime has heard something, and does not depend on the task's budget.
-        let read = self.link.stream.try_read(&mut [0]);
-        let told = matches!(read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
-        if !told || care == Care::Usual {
-            return told;
-        }
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        let peeked = socket2::SockRef::from(&self.link.stream).peek(&mut byte);
-        matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
 }
 
@@ -170,6 +178,14 @@ async fn place(
     }
 }
 
+/// How a connection is made.
+pub struct Dial<'a> {
+    /// How long it may take.
+    pub connect: Duration,
+    /// Sent before anything else: a PROXY header, or nothing.
+    pub header: &'a [u8],
+}
+
 /// Connects to an endpoint; `shed` asks all workers to give up idle connections to it.
 ///
 /// Cancel-safe: dropping it abandons the attempt.
@@ -177,7 +193,7 @@ pub async fn dial(
     endpoint: &Endpoint,
     pool: &Rc<Pool>,
     world: &Rc<World>,
-    connect: Duration,
+    how: &Dial<'_>,
     shed: impl FnOnce(),
 ) -> Result<Box<Connection>, Failure> {
     let permit = match &endpoint.limit {
@@ -185,25 +201,38 @@ pub async fn dial(
         Some(limit) => Some(place(limit, &endpoint.live, pool.policy.get(), world, shed).await?),
     };
     let deadline = world.timers.deadline();
-    deadline.set(world.clock.now(), connect);
-    let stream = match deadline.limit(connect_any(endpoint)).await {
+    deadline.set(world.clock.now(), how.connect);
+    let socket = match deadline.limit(connect_any(endpoint, how.header)).await {
         None => return Err(Failure::ConnectTimeout),
         Some(Err(_)) => return Err(Failure::ConnectFailed),
-        Some(Ok(stream)) => stream,
+        Some(Ok(socket)) => socket,
     };
-    let _ = stream.set_nodelay(true);
-    let link = Link::new(stream, world.clock, &world.timers);
+    let link = Link::new(Stream::Plain(socket), world.clock, &world.timers);
     Ok(Box::new(Connection { link, in_flight: None, _permit: permit, idle_since: None }))
 }
 
-/// Tries the addresses of a name in the resolver's order.
-async fn connect_any(endpoint: &Endpoint) -> std::io::Result<TcpStream> {
-    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
-    for &address in &endpoint.addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
+/// Tries the addresses of a name in the resolver's order, and sends the header.
+async fn connect_any(endpoint: &Endpoint, header: &[u8]) -> io::Result<Socket> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in &endpoint.addresses {
+        match connect_to(address).await {
+            Ok(mut socket) => {
+                socket.write_all(header).await?;
+                return Ok(socket);
+            }
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+async fn connect_to(address: &Address) -> io::Result<Socket> {
+    match address {
+        Address::Inet(address) => {
+            let stream = TcpStream::connect(address).await?;
+            let _ = stream.set_nodelay(true);
+            Ok(Socket::Tcp(stream))
+        }
+        Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
+    }
 }

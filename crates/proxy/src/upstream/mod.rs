@@ -6,15 +6,16 @@
 //! balancer's position (each worker's).
 
 pub mod affinity;
+pub mod attempt;
 pub mod config;
 pub mod connection;
 pub mod live;
 pub mod pick;
+pub mod proxy_header;
 pub mod send;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -29,7 +30,9 @@ use config::{EndpointPolicy, Policy};
 use connection::Pool;
 use live::Live;
 
+use crate::address::Address;
 use crate::observe::metrics::{EndpointCells, Registry, UpstreamCells};
+use crate::tls;
 
 /// A group of interchangeable endpoints, as it runs in one snapshot.
 pub struct Upstream {
@@ -39,6 +42,8 @@ pub struct Upstream {
     pub policy: Policy,
     /// Its endpoints, in the order written.
     pub endpoints: Vec<Endpoint>,
+    /// TLS to its endpoints; None: plain.
+    pub tls: Option<Arc<tls::Client>>,
     /// Whose passive ejections are decided together.
     pub group: Arc<Group>,
     /// Affinity cookie values and the endpoints they name.
@@ -47,10 +52,10 @@ pub struct Upstream {
 
 /// One address of an upstream, as it runs in one snapshot.
 pub struct Endpoint {
-    /// "host:port" as written.
+    /// "host:port" or "unix:/path" as written.
     pub address: Arc<str>,
     /// What the host resolved to when the configuration was loaded.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// Weight, role, state.
     pub policy: EndpointPolicy,
     /// Its live state, kept over changes.
@@ -156,6 +161,14 @@ fn pool(endpoint: &Endpoint, policy: &Policy, before: Option<&Local>) -> Rc<Pool
 }
 
 impl Endpoint {
+    /// What stands for it where a Host is wanted.
+    pub fn host(&self) -> &str {
+        match self.addresses.first() {
+            Some(Address::Unix(_)) => "localhost",
+            _ => &self.address,
+        }
+    }
+
     fn member(&self) -> Member<'_> {
         Member { key: &self.address, weight: self.policy.weight }
     }

@@ -28,6 +28,7 @@ fn exchange() -> Exchange {
         address: "192.0.2.7".parse().unwrap(),
         scheme: Scheme::Http,
         listener: "web".into(),
+        tls: None,
     };
     let mut exchange = Exchange::begin(client, "r-1".to_owned(), Instant::now());
     exchange.path = "/v1/products/7".to_owned();
@@ -71,6 +72,16 @@ fn line(text: &str, exchange: &Exchange, head: Option<&RequestHead>) -> String {
     let record = Record { exchange, request: &request };
     record.write(&plan, &mut Timestamp::new(style), moment(), &mut out);
     String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn the_user_stands_in_both_formats() {
+    let mut known = exchange();
+    known.user = Some("anna \"b\" é".into());
+    assert!(line("", &known, None).contains(",\"user.name\":\"anna \\\"b\\\" é\","));
+    let combined = line("format = \"combined\"", &known, None);
+    assert!(combined.starts_with("192.0.2.7 - anna\\x20\\x22b\\x22\\x20\\xC3\\xA9 ["), "{combined}");
+    assert!(!line("", &exchange(), None).contains("user.name"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 
 use sluice_http::h1::{self, Framing, Persist};
-use sluice_http::{Body, Method, NameId, RequestHead, Response, ResponseHead, Version};
+use sluice_http::{Body, Method, RequestHead, Response, ResponseHead, Version};
 
 use super::conn::Rest;
 use super::{Next, Session};
@@ -14,6 +14,7 @@ use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Connection, Failure};
 use crate::listener::LocalListener;
 use crate::pipeline::problem_answer::{self, Form};
+use crate::protocol::tell_length;
 use crate::wire::{SendError, Sender};
 
 /// Whether a whole message reached the socket.
@@ -72,13 +73,7 @@ impl<'a> Writing<'a> {
     /// Sends the answer.
     pub(super) async fn response(&mut self, exchange: &mut Exchange, response: Response) -> Next {
         let Response { mut head, body } = response;
-        if self.method == Method::Head
-            && let Body::Full(content) = &body
-            && !head.fields.contains(NameId::ContentLength)
-        {
-            // Our own answers to HEAD tell the length of what GET would get, as an endpoint's do.
-            head.fields.append(NameId::ContentLength, content.len().to_string().as_bytes());
-        }
+        tell_length(self.method, &mut head, &body);
         exchange.status = head.status;
         if let Outcome::Failed(failure) = exchange.outcome
             && failure.row().connection == Connection::Close
@@ -86,7 +81,7 @@ impl<'a> Writing<'a> {
             self.connection = Connection::Close;
         }
         let framing = self.framing(&head, &body);
-        let stopping = self.session.worker.is_draining() || self.listener.is_closed();
+        let stopping = self.session.arrival.worker.is_draining() || self.listener.is_closed();
         if stopping || framing == Framing::Close || self.session.conn.rest() == Rest::Much {
             self.connection = Connection::Close;
         }
@@ -102,11 +97,12 @@ impl<'a> Writing<'a> {
         }
     }
 
-    /// Sends a 101.
+    /// Sends the head after which the connection is a tunnel: a 101, or a 2xx to CONNECT.
     pub(super) async fn switch(&mut self, exchange: &mut Exchange, head: &ResponseHead) -> Ended {
         exchange.status = head.status;
         let mut text = Vec::with_capacity(256);
-        h1::response_head(head, Framing::None, self.version, Persist::Upgrade, &mut text);
+        let persist = if head.status == 101 { Persist::Upgrade } else { Persist::KeepAlive };
+        h1::response_head(head, Framing::None, self.version, persist, &mut text);
         self.send(exchange, text, Framing::None, Body::Empty).await
     }
 
@@ -142,8 +138,7 @@ impl<'a> Writing<'a> {
         exchange.outcome = Outcome::Failed(failure);
         if framing == Framing::Close {
             // An orderly close would look like the end of the body: reset instead.
-            let link = conn.link.borrow();
-            let _ = socket2::SockRef::from(&link.stream).set_linger(Some(std::time::Duration::ZERO));
+            conn.link.borrow().stream.reset_on_close();
         }
         Ended::Lost
     }
