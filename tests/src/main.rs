@@ -27,6 +27,8 @@ mod forward;
 #[cfg(feature = "gateway")]
 mod grpc;
 #[cfg(feature = "gateway")]
+mod grpc_web;
+#[cfg(feature = "gateway")]
 mod guide;
 #[cfg(feature = "gateway")]
 mod handover;
