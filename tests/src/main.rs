@@ -11,6 +11,8 @@
 #[cfg(feature = "gateway")]
 mod auth;
 #[cfg(feature = "gateway")]
+mod certificates;
+#[cfg(feature = "gateway")]
 mod command_line;
 #[cfg(feature = "gateway")]
 mod documents;

@@ -11,6 +11,7 @@ use sluice_http::RequestHead;
 
 use crate::facts::{Facts, Params, Scheme};
 use crate::failure::Failure;
+use crate::tls::Secured;
 
 /// Who is asking, and through which listener.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Client {
     pub scheme: Scheme,
     /// The name of the listener.
     pub listener: Arc<str>,
+    /// What its TLS handshake with us said; None: the connection is plain.
+    pub tls: Option<Arc<Secured>>,
 }
 
 /// What this gateway is for an exchange's client.
@@ -149,6 +152,7 @@ impl Exchange {
             client: self.client.address,
             scheme: self.client.scheme,
             listener: &self.client.listener,
+            tls: self.client.tls.as_deref(),
             request_id: &self.request_id,
             route: &self.route,
             params: &self.params,

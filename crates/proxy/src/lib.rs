@@ -38,6 +38,7 @@ pub mod sockets;
 pub mod status;
 pub mod stream;
 pub mod template;
+pub mod tls;
 pub mod upstream;
 pub mod value;
 pub mod websocket;

@@ -15,6 +15,7 @@ use sluice_http::RequestHead;
 use sluice_traffic::breaker::Change;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::model::ListenerPolicy;
 use crate::gateway::Gateway;
 use crate::listener::LocalListener;
 use crate::listener::accept::{self, Acceptor};
@@ -82,7 +83,10 @@ impl Running {
                 .and_then(|before| before.upstreams.iter().find(|old| old.shared.name == upstream.name));
             Rc::new(Local::new(Arc::clone(upstream), before.map(|old| &**old), registry, index))
         };
-        let listener = |(policy, bound)| Rc::new(LocalListener::new(policy, bound, registry, index));
+        let listener = |policy: &Arc<ListenerPolicy>, bound| {
+            let tls = snapshot.tls.server(&policy.name);
+            Rc::new(LocalListener::new(policy, bound, tls, (registry, index)))
+        };
         Running {
             upstreams: snapshot.upstreams.iter().map(local).collect(),
             routes: snapshot.model.routes.iter().map(|route| registry.route(index, &route.name)).collect(),
@@ -90,7 +94,7 @@ impl Running {
             unrouted: registry.route(index, ""),
             log: snapshot.log.as_ref().map(|log| RefCell::new(log.writer())),
             listeners: (snapshot.listeners.iter())
-                .map(|(policy, bound)| (Arc::clone(&policy.name), listener((policy, bound))))
+                .map(|(policy, bound)| (Arc::clone(&policy.name), listener(policy, bound)))
                 .collect(),
             snapshot,
         }

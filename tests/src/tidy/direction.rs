@@ -67,6 +67,7 @@ const STOREYS: &[&[&str]] = &[
         "websocket",
         "relay",
         "template",
+        "tls",
         "expression",
         "observe",
         "pipeline/normalize",

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sluice_http::h1::Limits;
 
+use super::certificates;
 use super::document::{Document, Listener, ListenerHttp2, Protocol, ProxyProtocol, Route as RouteDocument};
 use super::model::{self, Http2Policy, ListenerPolicy, ListenerTimeouts, Missing, Model, Route};
 use super::streams::{self, Kind};
@@ -18,6 +19,7 @@ use crate::pipeline::forwarded;
 use crate::problem::{At, Problems};
 use crate::route::{RouteSpec, Streams, Table, parse_time};
 use crate::sockets::{Place, Transport};
+use crate::tls::Spoken;
 use crate::upstream::config::Policy;
 use crate::value::{ByteSize, Period};
 
@@ -27,6 +29,7 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
     check_process(document, &mut problems);
     let listeners = check_listeners(document, &mut problems);
     let upstreams = check_upstreams(document, &mut problems);
+    let certificates = certificates::check(document, &mut problems);
     let (table, streams) = check_matches(document, &mut problems);
     let names: Vec<&str> = document.upstreams.keys().map(String::as_str).collect();
     let routes: Vec<_> = (document.routes.iter().enumerate())
@@ -37,7 +40,7 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
     let access_log = (document.access_log.as_ref())
         .and_then(|config| config.build(&At::root().key("access_log"), &mut problems));
     if problems.is_empty() {
-        return Ok(Model { listeners, table, streams, routes, upstreams, access_log });
+        return Ok(Model { listeners, table, streams, routes, upstreams, certificates, access_log });
     }
     Err(problems)
 }
@@ -121,10 +124,13 @@ fn check_listener(
             "with no connections allowed nothing is ever accepted",
         );
     }
+    let tls =
+        listener.tls.as_ref().and_then(|tls| tls.check(spoken(listener.protocol), &at.key("tls"), problems));
     Some(ListenerPolicy {
         name: Arc::from(name),
         place: check_place(listener, at, problems)?,
         mode: check_mode(listener, at, problems),
+        tls,
         forwarded: forwarded::Policy {
             trusted: listener.trusted_proxies.clone(),
             forwarded: listener.forwarded,
@@ -209,6 +215,14 @@ fn default_idle(protocol: Protocol) -> u64 {
     }
 }
 
+/// What is spoken inside TLS.
+fn spoken(protocol: Protocol) -> Spoken {
+    match protocol {
+        Protocol::Http => Spoken::Http,
+        Protocol::Tcp | Protocol::Udp => Spoken::Bytes,
+    }
+}
+
 fn check_place(listener: &Listener, at: &At, problems: &mut Problems) -> Option<Place> {
     let address = problems.take(&at.key("address"), parse_address(&listener.address))?;
     let transport = match listener.protocol {
@@ -223,6 +237,7 @@ fn check_place(listener: &Listener, at: &At, problems: &mut Problems) -> Option<
     for (key, unfit) in [
         ("trusted_proxies", !http && !listener.trusted_proxies.is_empty()),
         ("proxy_protocol", listener.protocol == Protocol::Udp && listener.proxy_protocol.is_some()),
+        ("tls", listener.protocol == Protocol::Udp && listener.tls.is_some()),
     ] {
         if unfit {
             let word = listener.protocol.word();

@@ -109,6 +109,7 @@ fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) ->
         // connection would be taken for one that can carry the next request.
         return Err(Failure::MethodNotAllowed);
     }
+    check_name(scene, exchange, request)?;
     exchange.path = normalize::path(request.head.path())?.into_owned();
     hops::check_loop(&request.head)?;
     let model = &scene.running.snapshot.model;
@@ -126,6 +127,16 @@ fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) ->
             Err(Failure::MethodNotAllowed)
         }
         Lookup::NotFound => Err(Failure::NoRoute),
+    }
+}
+
+/// A connection opened for one name carries no requests for names of another certificate: who looked at the
+/// first name only (a firewall, a pass-through, client authentication) would be fooled.
+fn check_name(scene: &Scene<'_>, exchange: &Exchange, request: &Request) -> Result<(), Failure> {
+    let (Some(server), Some(secured)) = (&scene.listener.tls, &exchange.client.tls) else { return Ok(()) };
+    match server.permits(secured.sni.as_deref(), request.head.authority()) {
+        true => Ok(()),
+        false => Err(Failure::MisdirectedRequest),
     }
 }
 

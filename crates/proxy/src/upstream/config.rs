@@ -14,6 +14,7 @@ use sluice_traffic::{balance, breaker, ejection};
 use crate::address::Address;
 use crate::health;
 use crate::problem::{At, Problems};
+use crate::tls::{ClientPolicy, ClientTls};
 use crate::upstream::proxy_header::ProxyProtocol;
 use crate::upstream::{affinity, http2};
 use crate::value::{Period, Ratio};
@@ -50,7 +51,10 @@ pub struct Config {
     /// An endpoint that comes back gets its share of traffic gradually over this time. Default: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<Period>,
-    /// What is spoken with the endpoints. Default "http1".
+    /// Speaks TLS to the endpoints: true, or a table with more. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ClientTls>,
+    /// What is spoken with the endpoints. Default "auto" with TLS, "http1" without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
     /// How HTTP/2 is spoken with them.
@@ -278,6 +282,8 @@ pub struct Policy {
     pub panic_threshold: f64,
     /// Ramp of an endpoint that came back.
     pub slow_start: Option<Duration>,
+    /// TLS; None: plain.
+    pub tls: Option<ClientPolicy>,
     /// What is spoken.
     pub protocol: Protocol,
     /// How HTTP/2 is.
@@ -385,9 +391,15 @@ impl Config {
         let hash = self.hash.clone().unwrap_or_default().check(&at.key("hash"), problems);
         let affinity = self.affinity.as_ref().and_then(|config| config.check(&at.key("affinity"), problems));
         let health = self.health.as_ref().and_then(|config| config.check(&at.key("health"), problems));
+        let tls = self.check_tls(endpoints.as_deref().unwrap_or_default(), at, problems);
         let http2 = self.http2.check(&at.key("http2"), problems);
         self.check_protocol(at, problems);
-        self.check_header(at, problems);
+        let protocol = self.protocol.unwrap_or(match &tls {
+            // A connection that names one client cannot be shared.
+            Some(_) if self.proxy_protocol.is_none() => Protocol::Auto,
+            _ => Protocol::Http1,
+        });
+        self.check_header(protocol, at, problems);
         self.check_times(at, problems);
         Some(Policy {
             endpoints: endpoints?,
@@ -399,7 +411,8 @@ impl Config {
             breaker: self.breaker.map(BreakerConfig::policy),
             panic_threshold: self.panic_threshold.map_or(0.0, |ratio| ratio.0),
             slow_start: self.slow_start.map(|period| period.0),
-            protocol: self.protocol.unwrap_or_default(),
+            protocol,
+            tls,
             http2: http2?,
             pool: PoolPolicy {
                 // A connection that names one client serves no other.
@@ -442,16 +455,34 @@ impl Config {
         (problems.iter().count() == before && !out.is_empty()).then_some(out)
     }
 
+    fn check_tls(
+        &self,
+        endpoints: &[EndpointPolicy],
+        at: &At,
+        problems: &mut Problems,
+    ) -> Option<ClientPolicy> {
+        let policy = self.tls.as_ref()?.check(&at.key("tls"), problems)?;
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            if policy.server_name(&endpoint.address).is_none() {
+                let message = format!("`{}` cannot be the name of a TLS server", endpoint.address);
+                let problem = problems.add(&at.key("endpoints").index(index), message);
+                problem.hint("give the name that its certificate holds: tls = { sni = \"...\" }");
+            }
+        }
+        Some(policy)
+    }
+
     fn check_protocol(&self, at: &At, problems: &mut Problems) {
-        if self.protocol == Some(Protocol::Auto) {
+        let is_plain = matches!(self.tls, None | Some(ClientTls::Switch(false)));
+        if self.protocol == Some(Protocol::Auto) && is_plain {
             problems
                 .add(&at.key("protocol"), "`auto` asks TLS which protocol is spoken, but this upstream has none")
                 .hint("write `protocol = \"http2\"` for endpoints that speak HTTP/2 without TLS, else \"http1\"");
         }
     }
 
-    fn check_header(&self, at: &At, problems: &mut Problems) {
-        if self.proxy_protocol.is_some() && !matches!(self.protocol, None | Some(Protocol::Http1)) {
+    fn check_header(&self, protocol: Protocol, at: &At, problems: &mut Problems) {
+        if self.proxy_protocol.is_some() && protocol != Protocol::Http1 {
             problems
                 .add(
                     &at.key("proxy_protocol"),

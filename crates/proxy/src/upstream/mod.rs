@@ -34,6 +34,7 @@ use live::Live;
 
 use crate::address::Address;
 use crate::observe::metrics::{EndpointCells, Registry, UpstreamCells};
+use crate::tls;
 
 /// A group of interchangeable endpoints, as it runs in one snapshot.
 pub struct Upstream {
@@ -43,6 +44,8 @@ pub struct Upstream {
     pub policy: Policy,
     /// Its endpoints, in the order written.
     pub endpoints: Vec<Endpoint>,
+    /// TLS to its endpoints; None: plain.
+    pub tls: Option<Arc<tls::Client>>,
     /// Whose passive ejections are decided together.
     pub group: Arc<Group>,
     /// Affinity cookie values and the endpoints they name.
@@ -121,7 +124,7 @@ impl Local {
             },
         );
         Local {
-            pools: shared.endpoints.iter().map(|endpoint| pool(endpoint, &shared.policy, before)).collect(),
+            pools: shared.endpoints.iter().map(|endpoint| pool(endpoint, &shared, before)).collect(),
             cells: registry.upstream(worker, &shared.name),
             endpoint_cells: (shared.endpoints.iter())
                 .map(|endpoint| registry.endpoint(worker, &shared.name, &endpoint.address))
@@ -148,14 +151,14 @@ impl Local {
     }
 }
 
-fn pool(endpoint: &Endpoint, policy: &Policy, before: Option<&Local>) -> Rc<Pool> {
+fn pool(endpoint: &Endpoint, upstream: &Upstream, before: Option<&Local>) -> Rc<Pool> {
     let kept = before.and_then(|before| before.pools.iter().find(|pool| pool.serves(&endpoint.live)));
     match kept {
         Some(pool) => {
-            pool.set_policy(policy);
+            pool.adopt(upstream);
             Rc::clone(pool)
         }
-        None => Rc::new(Pool::new(&endpoint.live, policy)),
+        None => Rc::new(Pool::new(&endpoint.live, upstream)),
     }
 }
 

@@ -67,6 +67,7 @@ async fn run(
 ) -> Result<Relayed, Failure> {
     let worker = &arrival.worker;
     let name = match running.snapshot.model.streams.asks_for_name(&listener.name) {
+        _ if let Some(secured) = &arrival.tls => secured.sni.clone().unwrap_or_default(),
         true => server_name(arrival, listener, link).await?,
         false => String::new(),
     };

@@ -134,7 +134,7 @@ impl Port {
     /// Begins the flow of a new client with its first datagram.
     fn begin(self: &Rc<Self>, listener: &Rc<LocalListener>, client: SocketAddr, datagram: &[u8]) {
         let (worker, now) = (&self.worker, self.worker.world.clock.now());
-        let arrival = Arrival { worker: Rc::clone(worker), peer: client, scheme: Scheme::Http };
+        let arrival = Arrival { worker: Rc::clone(worker), peer: client, scheme: Scheme::Http, tls: None };
         let mut exchange = arrival.begin(listener, now, None);
         let running = worker.running();
         let begun = self.route(&running, &mut exchange).and_then(|(local, choice)| {
