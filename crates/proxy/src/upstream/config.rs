@@ -54,7 +54,7 @@ pub struct Config {
     /// Speaks TLS to the endpoints: true, or a table with more. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ClientTls>,
-    /// What is spoken with the endpoints. Default "auto" over TLS, else "http1".
+    /// What is spoken with the endpoints. Default "auto" with TLS, "http1" without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
     /// How HTTP/2 is spoken with them.
@@ -394,7 +394,12 @@ impl Config {
         let tls = self.check_tls(endpoints.as_deref().unwrap_or_default(), at, problems);
         let http2 = self.http2.check(&at.key("http2"), problems);
         self.check_protocol(at, problems);
-        self.check_header(at, problems);
+        let protocol = self.protocol.unwrap_or(match &tls {
+            // A connection that names one client cannot be shared.
+            Some(_) if self.proxy_protocol.is_none() => Protocol::Auto,
+            _ => Protocol::Http1,
+        });
+        self.check_header(protocol, at, problems);
         self.check_times(at, problems);
         Some(Policy {
             endpoints: endpoints?,
@@ -406,7 +411,7 @@ impl Config {
             breaker: self.breaker.map(BreakerConfig::policy),
             panic_threshold: self.panic_threshold.map_or(0.0, |ratio| ratio.0),
             slow_start: self.slow_start.map(|period| period.0),
-            protocol: self.protocol.unwrap_or(if tls.is_some() { Protocol::Auto } else { Protocol::Http1 }),
+            protocol,
             tls,
             http2: http2?,
             pool: PoolPolicy {
@@ -468,16 +473,16 @@ impl Config {
     }
 
     fn check_protocol(&self, at: &At, problems: &mut Problems) {
-        if self.protocol == Some(Protocol::Auto) && matches!(self.tls, None | Some(ClientTls::Switch(false)))
-        {
+        let is_plain = matches!(self.tls, None | Some(ClientTls::Switch(false)));
+        if self.protocol == Some(Protocol::Auto) && is_plain {
             problems
                 .add(&at.key("protocol"), "`auto` asks TLS which protocol is spoken, but this upstream has none")
                 .hint("write `protocol = \"http2\"` for endpoints that speak HTTP/2 without TLS, else \"http1\"");
         }
     }
 
-    fn check_header(&self, at: &At, problems: &mut Problems) {
-        if self.proxy_protocol.is_some() && !matches!(self.protocol, None | Some(Protocol::Http1)) {
+    fn check_header(&self, protocol: Protocol, at: &At, problems: &mut Problems) {
+        if self.proxy_protocol.is_some() && protocol != Protocol::Http1 {
             problems
                 .add(
                     &at.key("proxy_protocol"),

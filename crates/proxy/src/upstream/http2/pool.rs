@@ -95,7 +95,7 @@ impl Pool {
     pub(in crate::upstream) fn set_policy(&self, policy: &config::Policy) {
         self.times.set(Times::of(policy));
         if self.policy.replace(policy.http2) != policy.http2 {
-            self.connections.borrow_mut().clear();
+            self.retire();
         }
     }
 
@@ -107,6 +107,11 @@ impl Pool {
     /// Closes all that carry nothing.
     pub fn clear(&self) {
         self.connections.borrow_mut().retain(|connection| connection.open() > 0);
+    }
+
+    /// Those that are there take no more.
+    pub(in crate::upstream) fn retire(&self) {
+        self.connections.borrow_mut().clear();
     }
 
     /// Closes what has been idle too long; what is too old takes no more.
