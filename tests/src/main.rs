@@ -25,6 +25,10 @@ mod filters;
 #[cfg(feature = "gateway")]
 mod forward;
 #[cfg(feature = "gateway")]
+mod grpc;
+#[cfg(feature = "gateway")]
+mod grpc_web;
+#[cfg(feature = "gateway")]
 mod guide;
 #[cfg(feature = "gateway")]
 mod handover;
@@ -52,8 +56,12 @@ mod smoke;
 mod tcp;
 mod tidy;
 #[cfg(feature = "gateway")]
+mod tls;
+#[cfg(feature = "gateway")]
 mod udp;
 #[cfg(feature = "gateway")]
 mod unix_sockets;
 #[cfg(feature = "gateway")]
 mod upstream;
+#[cfg(feature = "gateway")]
+mod websocket;

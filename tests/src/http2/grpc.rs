@@ -105,8 +105,8 @@ async fn failures_of_the_gateway_are_statuses_of_grpc() {
     .await;
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let more = format!(
-        "[[routes]]\nname = \"gone\"\nmatch = {{ path = \"/gone\" }}\nforward = {{ upstream = \"gone\" }}\n\
-         [[routes]]\nname = \"get\"\nmatch = {{ path = \"/get\", methods = [\"GET\"] }}\nforward = {{ upstream = \"app\" }}\n\
+        "[[routes]]\nname = \"gone\"\nmatch = {{ path = \"/gone\", hosts = [\"a.example\"] }}\nforward = {{ upstream = \"gone\" }}\n\
+         [[routes]]\nname = \"get\"\nmatch = {{ path = \"/get\", hosts = [\"a.example\"], methods = [\"GET\"] }}\nforward = {{ upstream = \"app\" }}\n\
          [upstreams.gone]\nendpoints = [\"{gone}\"]\nprotocol = \"http2\"\n"
     );
     let lines = Lines {

@@ -30,6 +30,10 @@ impl Folder {
         Folder(path)
     }
 
+    pub(super) fn shown(&self) -> String {
+        self.0.display().to_string()
+    }
+
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }

@@ -112,7 +112,12 @@ impl Await {
             true => Poll::Pending,
             false => self.upload.poll(terms.timeouts.idle, cx),
         };
-        if let Poll::Ready(response) = Pin::new(&mut self.response).poll(cx) {
+        // A request that could not be sent was reset by us: that is no answer of the endpoint.
+        let stuck = matches!(sending, Poll::Ready(Err(_)));
+        let polled = Pin::new(&mut self.response).poll(cx);
+        if let Poll::Ready(response) = polled
+            && (response.is_ok() || !stuck)
+        {
             let (parts, stream) = response.map_err(|error| lost(&error))?.into_parts();
             let head = h2_message::response_head(&parts);
             let head = head.map_err(|refusal| something(invalid(terms, refusal)))?;
