@@ -56,6 +56,7 @@ const STOREYS: &[&[&str]] = &[
         "percent",
         "field_values",
         "request_id",
+        "resolve",
         "sockets",
         "wire",
         "template",
