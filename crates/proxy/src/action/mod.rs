@@ -1,6 +1,7 @@
 //! What a route does; one file each.
 
 pub mod forward;
+pub mod forward_proxy;
 pub mod redirect;
 pub mod respond;
 
