@@ -7,10 +7,14 @@
 //! `scan` (where does the head end), `parse` (bytes to head and framing), `decode` (body), `encode`.
 
 mod body;
+mod crc32c;
 mod fields;
 pub mod h1;
+pub mod h2;
 mod head;
 pub mod name;
+pub mod proxy_protocol;
+mod reasons;
 
 pub use body::{Body, BodyError, Frame, Request, Response, Source};
 pub use fields::Fields;

@@ -32,6 +32,7 @@ pub mod route;
 pub mod snapshot;
 pub mod sockets;
 pub mod status;
+pub mod stream;
 pub mod template;
 pub mod upstream;
 pub mod value;

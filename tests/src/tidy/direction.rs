@@ -58,7 +58,9 @@ const STOREYS: &[&[&str]] = &[
         "request_id",
         "resolve",
         "sockets",
+        "stream",
         "wire",
+        "relay",
         "template",
         "expression",
         "observe",
@@ -72,17 +74,7 @@ const STOREYS: &[&[&str]] = &[
     &["route"],
     &["config"],
     &["snapshot"],
-    &[
-        "gateway",
-        "pipeline",
-        "relay",
-        "protocol",
-        "listener",
-        "worker",
-        "health/monitor",
-        "explain",
-        "status",
-    ],
+    &["gateway", "pipeline", "protocol", "listener", "worker", "health/monitor", "explain", "status"],
 ];
 const SIBLINGS: usize = 3;
 

@@ -21,8 +21,10 @@ use super::Scene;
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Retry};
 use crate::problem::{At, Problems};
+use crate::relay::End;
+use crate::stream::Care;
 use crate::upstream::Local;
-use crate::upstream::connection::{Care, Connection, Origin, dial};
+use crate::upstream::connection::{Connection, Origin, dial};
 use crate::upstream::live::InFlight;
 use crate::upstream::pick::{Came, Choice};
 use crate::upstream::send::{self, Answer, Lost, Terms};
@@ -134,7 +136,7 @@ pub enum Forwarded {
     /// A response.
     Response(Response),
     /// The endpoint switched protocols.
-    Switched(ResponseHead, Box<Connection>),
+    Switched(ResponseHead, Box<dyn End>),
 }
 
 /// One try at one endpoint, and what came of it.

@@ -24,8 +24,8 @@ use crate::exchange::{Exchange, Outcome};
 use crate::failure::Failure;
 use crate::filter::{self, Flow};
 use crate::listener::LocalListener;
+use crate::relay::End;
 use crate::route::Lookup;
-use crate::upstream::connection::Connection;
 use crate::worker::{Running, Worker};
 
 /// Where an exchange takes place: nothing in it changes while the exchange lasts.
@@ -45,7 +45,7 @@ pub enum Handled {
     /// An answer.
     Response(Response),
     /// The endpoint switched protocols: the client is told, then both are one tunnel.
-    Switched(ResponseHead, Box<Connection>),
+    Switched(ResponseHead, Box<dyn End>),
 }
 
 /// Handles a request. The request stays with the caller, so that what is left of its body can be dealt

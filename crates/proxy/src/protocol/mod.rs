@@ -1,3 +1,41 @@
-//! What is spoken on a connection.
+//! What is spoken on a connection, and who is at its other end.
 
 pub mod http1;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sluice_http::RequestHead;
+
+use crate::exchange::{Client, Exchange};
+use crate::facts::Scheme;
+use crate::listener::LocalListener;
+use crate::pipeline::forwarded;
+use crate::worker::Worker;
+
+/// A connection that was accepted: where it lives and who is at its other end.
+#[derive(Clone)]
+pub struct Arrival {
+    /// The worker it lives on.
+    pub worker: Rc<Worker>,
+    /// The other end: what a trusted PROXY header says, else the socket's.
+    pub peer: SocketAddr,
+    /// Plain or over TLS.
+    pub scheme: Scheme,
+}
+
+impl Arrival {
+    /// The facts an exchange on this connection starts with.
+    pub fn begin(&self, listener: &LocalListener, started: Instant, head: Option<&RequestHead>) -> Exchange {
+        let shared = &listener.shared;
+        let (address, scheme) = match head {
+            Some(head) => forwarded::client(self.peer, self.scheme, head, &shared.forwarded),
+            None => (self.peer.ip(), self.scheme),
+        };
+        let client = Client { peer: self.peer, address, scheme, listener: Arc::clone(&listener.name) };
+        let request_id = self.worker.request_id(head, self.peer, (&shared.forwarded, started));
+        Exchange::begin(client, request_id, started)
+    }
+}

@@ -4,15 +4,20 @@
 //! gone stale is found out before a request is written where the kernel has told us already.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::failure::Failure;
+use crate::relay::End;
+use crate::stream::{Care, Socket, Stream};
 use crate::upstream::Endpoint;
 use crate::upstream::config::PoolPolicy;
 use crate::upstream::live::{InFlight, Live};
@@ -31,6 +36,25 @@ pub struct Connection {
     idle_since: Option<Instant>,
 }
 
+/// A connection as one end of a tunnel.
+impl End for Connection {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        self.link.poll_receive(cx)
+    }
+
+    fn poll_send(&mut self, bytes: &mut Bytes, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.poll_send(bytes, cx)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.poll_end(cx)
+    }
+
+    fn reset(&mut self) {
+        self.link.stream.reset_on_close();
+    }
+}
+
 /// Whether a connection has carried an exchange before: if so, it may have gone stale unnoticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -38,15 +62,6 @@ pub enum Origin {
     Fresh,
     /// From the pool.
     Reused,
-}
-
-/// How carefully a pooled connection is looked at before it is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Care {
-    /// What the runtime knows of it: no system call.
-    Usual,
-    /// The kernel is asked: for requests that cannot be sent again.
-    Extra,
 }
 
 /// The idle connections of one worker to one endpoint.
@@ -92,7 +107,7 @@ impl Pool {
         let timeout = self.policy.get().idle_timeout;
         self.idle.borrow_mut().retain_mut(|connection| {
             let since = *connection.idle_since.get_or_insert(now);
-            now.saturating_duration_since(since) < timeout && connection.is_quiet(Care::Usual)
+            now.saturating_duration_since(since) < timeout && connection.link.stream.is_quiet(Care::Usual)
         });
     }
 
@@ -101,10 +116,10 @@ impl Pool {
         let timeout = self.policy.get().idle_timeout;
         let mut idle = self.idle.borrow_mut();
         loop {
-            let connection = idle.pop()?;
+            let mut connection = idle.pop()?;
             let idle =
                 connection.idle_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-            if idle < timeout && connection.is_quiet(care) {
+            if idle < timeout && connection.link.stream.is_quiet(care) {
                 return Some(connection);
             }
         }
@@ -121,20 +136,6 @@ impl Pool {
         connection.link.deadline.clear();
         connection.idle_since = None;
         idle.push(connection);
-    }
-}
-
-impl Connection {
-    fn is_quiet(&self, care: Care) -> bool {
-        // Asks the kernel only where the runtime has heard something, and does not depend on the task's budget.
-        let read = self.link.stream.try_read(&mut [0]);
-        let told = matches!(read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
-        if !told || care == Care::Usual {
-            return told;
-        }
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        let peeked = socket2::SockRef::from(&self.link.stream).peek(&mut byte);
-        matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
 }
 
@@ -192,13 +193,13 @@ pub async fn dial(
         Some(Ok(stream)) => stream,
     };
     let _ = stream.set_nodelay(true);
-    let link = Link::new(stream, world.clock, &world.timers);
+    let link = Link::new(Stream::Plain(Socket::Tcp(stream)), world.clock, &world.timers);
     Ok(Box::new(Connection { link, in_flight: None, _permit: permit, idle_since: None }))
 }
 
 /// Tries the addresses of a name in the resolver's order.
-async fn connect_any(endpoint: &Endpoint) -> std::io::Result<TcpStream> {
-    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+async fn connect_any(endpoint: &Endpoint) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for &address in &endpoint.addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),

@@ -20,6 +20,7 @@ use super::connection::{Connection, Pool};
 use super::live::InFlight;
 use crate::failure::Failure;
 use crate::observe::metrics::UpstreamCells;
+use crate::relay::End;
 use crate::wire::{SendError, Sender};
 use crate::world::{Clock, Deadline};
 
@@ -48,7 +49,7 @@ pub enum Answer {
     /// A response.
     Response(ResponseHead, Body),
     /// It switched protocols: what follows the 101 belongs to the tunnel.
-    Switched(ResponseHead, Box<Connection>),
+    Switched(ResponseHead, Box<dyn End>),
 }
 
 /// An attempt that gave no answer.

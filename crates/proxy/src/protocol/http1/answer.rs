@@ -86,7 +86,7 @@ impl<'a> Writing<'a> {
             self.connection = Connection::Close;
         }
         let framing = self.framing(&head, &body);
-        let stopping = self.session.worker.is_draining() || self.listener.is_closed();
+        let stopping = self.session.arrival.worker.is_draining() || self.listener.is_closed();
         if stopping || framing == Framing::Close || self.session.conn.rest() == Rest::Much {
             self.connection = Connection::Close;
         }
@@ -102,11 +102,12 @@ impl<'a> Writing<'a> {
         }
     }
 
-    /// Sends a 101.
+    /// Sends the head after which the connection is a tunnel: a 101, or a 2xx to CONNECT.
     pub(super) async fn switch(&mut self, exchange: &mut Exchange, head: &ResponseHead) -> Ended {
         exchange.status = head.status;
         let mut text = Vec::with_capacity(256);
-        h1::response_head(head, Framing::None, self.version, Persist::Upgrade, &mut text);
+        let persist = if head.status == 101 { Persist::Upgrade } else { Persist::KeepAlive };
+        h1::response_head(head, Framing::None, self.version, persist, &mut text);
         self.send(exchange, text, Framing::None, Body::Empty).await
     }
 
@@ -142,8 +143,7 @@ impl<'a> Writing<'a> {
         exchange.outcome = Outcome::Failed(failure);
         if framing == Framing::Close {
             // An orderly close would look like the end of the body: reset instead.
-            let link = conn.link.borrow();
-            let _ = socket2::SockRef::from(&link.stream).set_linger(Some(std::time::Duration::ZERO));
+            conn.link.borrow().stream.reset_on_close();
         }
         Ended::Lost
     }

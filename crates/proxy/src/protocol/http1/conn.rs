@@ -16,6 +16,7 @@ use bytes::Bytes;
 use sluice_http::h1::{self, Decoded, Decoder, Framing, Limits, Refusal, Scanner};
 use sluice_http::{Body, BodyError, Frame, ResponseHead, Source};
 
+use crate::relay::End;
 use crate::wire::{Link, Outbox};
 
 /// One HTTP/1 connection from a client.
@@ -245,13 +246,11 @@ impl Conn {
     /// Closes in a way that lets the client read the answer: sends our end, then reads until the client
     /// closes, for two seconds or 1 MiB at most (RFC 9112 section 9.6).
     pub async fn linger(&self, now: Instant) {
-        use tokio::io::AsyncWrite as _;
         self.link.borrow_mut().expect_within(now, Duration::from_secs(2));
         let mut read = 0;
         poll_fn(|cx| {
             let link = &mut *self.link.borrow_mut();
-            let stream = std::pin::Pin::new(&mut link.stream);
-            if read == 0 && ready!(stream.poll_shutdown(cx)).is_err() {
+            if read == 0 && ready!(link.poll_end(cx)).is_err() {
                 return Poll::Ready(());
             }
             loop {
@@ -268,6 +267,25 @@ impl Conn {
             }
         })
         .await;
+    }
+}
+
+/// A client's connection as one end of a tunnel.
+impl End for Rc<Conn> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        self.link.borrow_mut().poll_receive(cx)
+    }
+
+    fn poll_send(&mut self, bytes: &mut Bytes, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.borrow_mut().poll_send(bytes, cx)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.borrow_mut().poll_end(cx)
+    }
+
+    fn reset(&mut self) {
+        self.link.borrow().stream.reset_on_close();
     }
 }
 

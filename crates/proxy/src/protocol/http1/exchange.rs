@@ -3,7 +3,6 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -14,14 +13,13 @@ use sluice_http::{Request, RequestHead, Version};
 use super::answer::{Ended, Writing};
 use super::conn::{Expects, NoHead};
 use super::{Next, Session};
-use crate::exchange::{Client, Exchange, Outcome};
-use crate::facts::Scheme;
+use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Connection, Failure};
 use crate::listener::LocalListener;
 use crate::observe::access_log::Captured;
 use crate::pipeline::problem_answer::{self, Form};
-use crate::pipeline::{self, Handled, Scene, forwarded};
-use crate::relay::Tunnel;
+use crate::pipeline::{self, Handled, Scene};
+use crate::relay::{self, End};
 use crate::worker::Running;
 
 /// Runs one exchange and says when it ended. `served` counts the requests of this connection, this one
@@ -32,7 +30,7 @@ pub(super) async fn run(
     running: Rc<Running>,
     served: u32,
 ) -> (Next, Instant) {
-    let started = session.worker.world.clock.now();
+    let started = session.arrival.worker.world.clock.now();
     let shared = &listener.shared;
     let head = match session.conn.head(&shared.limits, started, shared.timeouts.head).await {
         Ok(head) => head,
@@ -51,7 +49,7 @@ pub(super) async fn run(
         Ok(parsed) => parsed,
         Err(failure) => return Box::pin(refuse(session, listener, &running, started, failure)).await,
     };
-    let mut exchange = begin(session, listener, started, Some(&head));
+    let mut exchange = session.arrival.begin(listener, started, Some(&head));
     let allowed = admit(session, listener, &head, framing);
     let body = session.conn.body(framing, &shared.limits, shared.body_limit, shared.timeouts.stall);
     let mut request = Request { head, body };
@@ -64,11 +62,11 @@ pub(super) async fn run(
         Ok(()) => respond(session, listener, &running, (&mut exchange, &mut request, &mut writing)).await,
         Err(failure) => Box::pin(writing.fail(&mut exchange, &request.head, failure)).await,
     };
-    exchange.received = session.conn.received();
+    exchange.received += session.conn.received();
     if let Some(refusal) = session.conn.body_refusal() {
         listener.cells.refused(refusal);
     }
-    let ended = pipeline::finish::note(&session.worker, &running, listener, &mut exchange, &captured);
+    let ended = pipeline::finish::note(&session.arrival.worker, &running, listener, &mut exchange, &captured);
     (next, ended)
 }
 
@@ -102,23 +100,6 @@ fn admit(
     }
 }
 
-/// The facts an exchange starts with.
-fn begin(
-    session: &Session,
-    listener: &LocalListener,
-    started: Instant,
-    head: Option<&RequestHead>,
-) -> Exchange {
-    let shared = &listener.shared;
-    let (address, scheme) = match head {
-        Some(head) => forwarded::client(session.peer, Scheme::Http, head, &shared.forwarded),
-        None => (session.peer.ip(), Scheme::Http),
-    };
-    let client = Client { peer: session.peer, address, scheme, listener: Arc::clone(&listener.name) };
-    let request_id = session.worker.request_id(head, session.peer, (&shared.forwarded, started));
-    Exchange::begin(client, request_id, started)
-}
-
 /// Makes the answer while watching the client, then sends it.
 async fn respond(
     session: &Session,
@@ -132,7 +113,7 @@ async fn respond(
             session.conn.interim(head);
         }
     };
-    let scene = Scene { worker: &session.worker, running, listener, interim: &interim };
+    let scene = Scene { worker: &session.arrival.worker, running, listener, interim: &interim };
     let handled = {
         // Pinned where it was made: a future of this size is not moved about.
         let handle = pin!(pipeline::handle(&scene, exchange, request));
@@ -149,11 +130,27 @@ async fn respond(
     };
     match handled {
         Handled::Response(response) => writing.response(exchange, response).await,
-        Handled::Switched(head, connection) => match writing.switch(exchange, &head).await {
-            Ended::Sent => Next::Tunnel(Box::new(Tunnel::new(connection))),
-            Ended::Lost => Next::Gone,
-        },
+        Handled::Switched(head, endpoint) => {
+            if writing.switch(exchange, &head).await == Ended::Sent {
+                Box::pin(tunnel(session, listener, exchange, endpoint)).await;
+            }
+            Next::Gone
+        }
     }
+}
+
+/// What follows the switch of protocols: bytes both ways. They count as the bodies of the exchange.
+async fn tunnel(
+    session: &Session,
+    listener: &LocalListener,
+    exchange: &mut Exchange,
+    mut endpoint: Box<dyn End>,
+) {
+    let idle = listener.shared.timeouts.idle;
+    let mut client = Rc::clone(&session.conn);
+    let world = &session.arrival.worker.world;
+    let relayed = relay::run(&mut client, &mut *endpoint, idle, world).await;
+    (exchange.received, exchange.sent) = (relayed.up, relayed.down);
 }
 
 /// Drives `handle` to its end while sending interim responses and noticing that the client leaves or that
@@ -164,8 +161,8 @@ async fn watch(
     mut handle: Pin<&mut impl Future<Output = Handled>>,
 ) -> Result<Handled, Failure> {
     let total = listener.shared.timeouts.total.map(|limit| {
-        let deadline = session.worker.world.timers.deadline();
-        deadline.set(session.worker.world.clock.now(), limit);
+        let deadline = session.arrival.worker.world.timers.deadline();
+        deadline.set(session.arrival.worker.world.clock.now(), limit);
         deadline
     });
     let mut handled = None;
@@ -204,11 +201,16 @@ async fn refuse(
     failure: Failure,
 ) -> (Next, Instant) {
     debug_assert!(failure.row().connection == Connection::Close);
-    let mut exchange = begin(session, listener, started, None);
+    let mut exchange = session.arrival.begin(listener, started, None);
     exchange.outcome = Outcome::Failed(failure);
     let response = problem_answer::answer(failure, &exchange, Form::default());
     let next = Writing::closing(session, listener).response(&mut exchange, response).await;
-    let ended =
-        pipeline::finish::note(&session.worker, running, listener, &mut exchange, &Captured::default());
+    let ended = pipeline::finish::note(
+        &session.arrival.worker,
+        running,
+        listener,
+        &mut exchange,
+        &Captured::default(),
+    );
     (next, ended)
 }

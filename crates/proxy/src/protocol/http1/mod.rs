@@ -9,19 +9,15 @@ mod conn;
 mod exchange;
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
-use tokio::net::TcpStream;
-
 pub use conn::Conn;
 
+use super::Arrival;
 use crate::listener::LocalListener;
-use crate::relay;
 use crate::wire::Link;
-use crate::worker::Worker;
 
 /// What a connection does after an exchange.
 pub enum Next {
@@ -33,16 +29,12 @@ pub enum Next {
     Close,
     /// It closes at once: nobody is there, or nothing more can come.
     Gone,
-    /// It becomes a tunnel to an endpoint.
-    Tunnel(Box<relay::Tunnel>),
 }
 
 /// One connection and who it belongs to.
 pub struct Session {
-    /// The worker it lives on.
-    pub worker: Rc<Worker>,
-    /// The other end.
-    pub peer: SocketAddr,
+    /// Where it lives, and who is at the other end.
+    pub arrival: Arrival,
     /// The connection.
     pub conn: Rc<Conn>,
 }
@@ -51,16 +43,15 @@ pub struct Session {
 const LAST_CHANCE: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Serves a connection until it ends.
-pub async fn serve(worker: Rc<Worker>, mut listener: Rc<LocalListener>, stream: TcpStream, peer: SocketAddr) {
-    let link = Link::new(stream, worker.world.clock, &worker.world.timers);
-    let session = Session { conn: Conn::new(link), worker, peer };
+pub async fn serve(arrival: Arrival, mut listener: Rc<LocalListener>, link: Link) {
+    let session = Session { conn: Conn::new(link), arrival };
     let mut served = 0;
-    let mut now = session.worker.world.clock.now();
+    let mut now = session.arrival.worker.world.clock.now();
     loop {
         if !session.conn.has_bytes() && !session.wait(&listener, served, now).await {
             return;
         }
-        let running = session.worker.running();
+        let running = session.arrival.worker.running();
         listener = running.listener(&listener);
         let (next, ended) = Box::pin(exchange::run(&session, &listener, running, served + 1)).await;
         match next {
@@ -72,7 +63,6 @@ pub async fn serve(worker: Rc<Worker>, mut listener: Rc<LocalListener>, stream: 
             }
             Next::Gone => return,
             Next::Close => return Box::pin(session.conn.linger(ended)).await,
-            Next::Tunnel(tunnel) => return Box::pin(tunnel.run(&session, &listener)).await,
         }
     }
 }
@@ -88,13 +78,13 @@ impl Session {
             if let Poll::Ready(ready) = link.stream.poll_read_ready(cx) {
                 return Poll::Ready(ready.is_ok());
             }
-            if self.worker.is_draining() || listener.is_closed() {
+            if self.arrival.worker.is_draining() || listener.is_closed() {
                 if served > 0 {
                     return Poll::Ready(false);
                 }
                 if !last_chance {
                     last_chance = true;
-                    link.expect_within(self.worker.world.clock.now(), LAST_CHANCE);
+                    link.expect_within(self.arrival.worker.world.clock.now(), LAST_CHANCE);
                 }
             }
             if link.deadline.poll_passed(cx) { Poll::Ready(false) } else { Poll::Pending }
@@ -109,7 +99,7 @@ mod tests {
     use crate::worker::Running;
 
     type Run<F> = fn(&'static Session, &'static Rc<LocalListener>, Rc<Running>, u32) -> F;
-    type Serve<F> = fn(Rc<Worker>, Rc<LocalListener>, TcpStream, SocketAddr) -> F;
+    type Serve<F> = fn(Arrival, Rc<LocalListener>, Link) -> F;
 
     fn size_of_run<F>(_: Run<F>) -> usize {
         size_of::<F>()
