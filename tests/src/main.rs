@@ -33,6 +33,8 @@ mod observe;
 #[cfg(feature = "gateway")]
 mod protocol;
 #[cfg(feature = "gateway")]
+mod proxying;
+#[cfg(feature = "gateway")]
 mod reload;
 #[cfg(feature = "gateway")]
 mod routing;

@@ -17,7 +17,7 @@ use sluice_traffic::breaker::Admission;
 use sluice_traffic::retry::{self, Sent};
 use sluice_traffic::selection::Tried;
 
-use super::Scene;
+use super::{Acted, Scene};
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Retry};
 use crate::problem::{At, Problems};
@@ -27,7 +27,7 @@ use crate::upstream::Local;
 use crate::upstream::connection::{Connection, Origin, dial};
 use crate::upstream::live::InFlight;
 use crate::upstream::pick::{Came, Choice};
-use crate::upstream::send::{self, Answer, Lost, Terms};
+use crate::upstream::send::{self, ANSWER_LIMITS, Answer, Lost, Terms};
 use crate::value::Period;
 use crate::world::Deadline;
 
@@ -131,14 +131,6 @@ impl Config {
     }
 }
 
-/// What forwarding gives: a response, or a tunnel to switch to.
-pub enum Forwarded {
-    /// A response.
-    Response(Response),
-    /// The endpoint switched protocols.
-    Switched(ResponseHead, Box<dyn End>),
-}
-
 /// One try at one endpoint, and what came of it.
 struct Attempt {
     choice: Choice,
@@ -154,7 +146,7 @@ impl Forward {
         scene: &Scene<'_>,
         exchange: &mut Exchange,
         request: &mut Request,
-    ) -> Result<Forwarded, Failure> {
+    ) -> Result<Acted, Failure> {
         let local = &scene.upstreams[self.upstream];
         exchange.upstream = Arc::clone(&local.name);
         let persist = self.persist(request);
@@ -192,7 +184,7 @@ impl Forward {
         exchange: &mut Exchange,
         request: &mut Request,
         (persist, tried): (Persist, &mut Tried),
-    ) -> Result<Forwarded, Failure> {
+    ) -> Result<Acted, Failure> {
         let mut failed: Option<Attempt> = None;
         loop {
             let now = scene.world.clock.now();
@@ -256,7 +248,7 @@ impl Forward {
             let terms = terms(scene, local, choice.index, (now, total.clone()));
             let result = send::exchange(connection, request, persist, guard, &terms).await;
             match result {
-                Err(lost) if origin == Origin::Reused && whole(request) && may_resend(request, lost) => {
+                Err(lost) if origin == Origin::Reused && whole(request) && lost.may_resend(request) => {
                     stale_allowed = false;
                 }
                 result => break result,
@@ -302,26 +294,23 @@ impl Forward {
         granted
     }
 
-    fn settle(&self, exchange: &mut Exchange, attempt: Attempt) -> Result<Forwarded, Failure> {
+    fn settle(&self, exchange: &mut Exchange, attempt: Attempt) -> Result<Acted, Failure> {
         match attempt.result {
             Err(lost) => Err(lost.failure),
             Ok(Answer::Switched(head, connection)) => {
                 exchange.outcome = Outcome::Completed;
-                Ok(Forwarded::Switched(head, connection))
+                Ok(Acted::Switched(head, connection))
             }
             Ok(Answer::Response(mut head, body)) => {
                 if let Some(cookie) = attempt.choice.cookie {
                     head.fields.append(NameId::SetCookie, cookie.as_bytes());
                 }
                 exchange.outcome = Outcome::Completed;
-                Ok(Forwarded::Response(Response { head, body }))
+                Ok(Acted::Response(Response { head, body }))
             }
         }
     }
 }
-
-/// What an endpoint's answer head may look like: roomier than a client's request.
-const ANSWER_LIMITS: Limits = Limits { line: 64 * 1024, head: 128 * 1024, fields: 200 };
 
 fn terms<'a>(
     scene: &'a Scene<'_>,
@@ -360,14 +349,6 @@ async fn connect(
     let connection = dial(endpoint, pool, scene.world, connect, || scene.events.shed(&endpoint.live)).await?;
     local.endpoint_cells[index].opened.add(1);
     Ok((connection, Origin::Fresh))
-}
-
-/// Whether a request lost on a pooled connection may go out once more over a fresh one: the endpoint had
-/// closed it before it read the request, as far as can be told.
-fn may_resend(request: &Request, lost: Lost) -> bool {
-    lost.failure == Failure::UpstreamReset
-        && (lost.sent == Sent::Nothing
-            || (request.head.method.is_idempotent() && !matches!(request.body, Body::Stream(_))))
 }
 
 fn class(failure: Failure) -> retry::Class {

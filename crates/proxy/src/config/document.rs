@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::forwarded::Forwarded;
 use crate::value::{ByteSize, Network, Period};
-use crate::{action, filter, observe, route, upstream};
+use crate::{action, filter, observe, resolve, route, upstream};
 
 /// A Sluice configuration.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -24,6 +24,8 @@ pub struct Document {
     pub routes: Vec<Route>,
     /// Groups of interchangeable endpoints, by name.
     pub upstreams: BTreeMap<String, upstream::Config>,
+    /// Where names are looked up, for the action forward_proxy.
+    pub dns: resolve::Config,
     /// One line for each exchange.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<observe::access_log::Config>,
@@ -137,7 +139,8 @@ pub struct ListenerLimits {
     pub requests_per_connection: Option<u32>,
 }
 
-/// What happens to which requests. Exactly one action stands in it: forward, respond or redirect.
+/// What happens to which requests. Exactly one action stands in it: forward, respond,
+/// redirect or forward_proxy.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -167,6 +170,9 @@ pub struct Route {
     /// Send the client elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<action::redirect::Config>,
+    /// Send it where the client says, as far as the rules allow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward_proxy: Option<action::forward_proxy::Config>,
 }
 
 fn yes() -> bool {

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_http::Method;
 use sluice_http::h1::Limits;
 
 use crate::action::Action;
 use crate::filter;
 use crate::observe::access_log;
 use crate::pipeline::forwarded;
+use crate::resolve;
 use crate::route::Table;
 use crate::upstream::config::Policy;
 
@@ -20,12 +22,26 @@ pub struct Model {
     pub listeners: Vec<Arc<ListenerPolicy>>,
     /// Finds routes.
     pub table: Table,
+    /// Finds routes for CONNECT: those with the action forward_proxy, if there is one.
+    pub connect: Option<Table>,
+    /// Where names are looked up.
+    pub dns: resolve::Policy,
     /// The routes, in the order written.
     pub routes: Vec<Route>,
     /// The upstreams by name.
     pub upstreams: Vec<(Arc<str>, Policy)>,
     /// One line for each exchange.
     pub access_log: Option<access_log::Plan>,
+}
+
+impl Model {
+    /// What finds the routes of requests with this method; `None` when there can be none.
+    pub fn table_for(&self, method: Method) -> Option<&Table> {
+        match method {
+            Method::Connect => self.connect.as_ref(),
+            _ => Some(&self.table),
+        }
+    }
 }
 
 /// A checked route.

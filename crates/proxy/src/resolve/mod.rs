@@ -121,11 +121,9 @@ impl Resolver {
     /// # Errors
     /// [`Unresolved`] says why there is none.
     pub async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
-        let name = match Host::of(host) {
-            Host::Literal(address) => return Ok(vec![address]),
-            Host::Loopback => return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]),
-            Host::Nonsense => return Err(Unresolved::NotFound),
-            Host::Name(name) => name,
+        let name = match Host::of(host).known() {
+            Ok(known) => return known,
+            Err(name) => name,
         };
         let resolver = self.inner.get_or_init(|| build(&self.policy)).as_ref().ok_or(Unresolved::Failed)?;
         match resolver.lookup_ip(name).await {
@@ -161,7 +159,23 @@ enum Host {
     Nonsense,
 }
 
+/// What is known of a host without asking anybody: literals, localhost, and what can be neither an address nor
+/// a name. `None` for every other name.
+pub fn known(host: &str) -> Option<Result<Vec<IpAddr>, Unresolved>> {
+    Host::of(host).known().ok()
+}
+
 impl Host {
+    /// The addresses of a host that nobody has to be asked about; the name of one that somebody has.
+    fn known(self) -> Result<Result<Vec<IpAddr>, Unresolved>, Name> {
+        match self {
+            Host::Literal(address) => Ok(Ok(vec![address])),
+            Host::Loopback => Ok(Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])),
+            Host::Nonsense => Ok(Err(Unresolved::NotFound)),
+            Host::Name(name) => Err(name),
+        }
+    }
+
     fn of(host: &str) -> Host {
         if let Some(address) = literal(host) {
             return Host::Literal(address);

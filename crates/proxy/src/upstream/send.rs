@@ -61,6 +61,19 @@ pub struct Lost {
     pub sent: Sent,
 }
 
+/// What an endpoint's answer head may look like: roomier than a client's request.
+pub const ANSWER_LIMITS: Limits = Limits { line: 64 * 1024, head: 128 * 1024, fields: 200 };
+
+impl Lost {
+    /// Whether a request lost on a pooled connection may go out once more over a fresh one: the endpoint had
+    /// closed it before it read the request, as far as can be told.
+    pub fn may_resend(self, request: &Request) -> bool {
+        self.failure == Failure::UpstreamReset
+            && (self.sent == Sent::Nothing
+                || (request.head.method.is_idempotent() && !matches!(request.body, Body::Stream(_))))
+    }
+}
+
 /// The request on its way out, together with the part of the body that is still to come.
 struct Upload {
     sender: Sender,

@@ -3,8 +3,10 @@
 //! Promise: the address that the rules saw is the one that is dialled. A failed dial is an answer with its
 //! reason. Nothing that was meant for this proxy (Proxy-Authorization, Proxy-Connection) goes on.
 
+pub mod outward;
 pub mod parent;
 pub mod rules;
+mod run;
 mod scope;
 
 use std::time::Duration;
