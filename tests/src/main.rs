@@ -27,6 +27,8 @@ mod handover;
 #[cfg(feature = "gateway")]
 mod http;
 #[cfg(feature = "gateway")]
+mod http2;
+#[cfg(feature = "gateway")]
 mod malformed;
 #[cfg(feature = "gateway")]
 mod observe;

@@ -59,6 +59,17 @@ impl Text {
         &text[from as usize..(from + span.len) as usize]
     }
 
+    /// The bytes of a span; `arena` is a copy of the arena.
+    pub(crate) fn share(&self, span: Span, arena: &Bytes) -> Bytes {
+        let text = if span.is_received() { &self.raw } else { arena };
+        let from = (span.start & !ARENA) as usize;
+        text.slice(from..from + span.len as usize)
+    }
+
+    pub(crate) fn arena(&self) -> &[u8] {
+        &self.arena
+    }
+
     pub(crate) fn add(&mut self, text: &[u8]) -> Span {
         let start = self.arena.len() as u32 | ARENA;
         self.arena.extend_from_slice(text);
@@ -77,6 +88,12 @@ impl Fields {
     /// No fields.
     pub fn new() -> Fields {
         Fields::default()
+    }
+
+    /// No fields, and room for so many lines whose names and values have so many bytes together.
+    pub fn with_capacity(lines: usize, bytes: usize) -> Fields {
+        let text = Text { raw: Bytes::new(), arena: Vec::with_capacity(bytes) };
+        Fields { text, list: Vec::with_capacity(lines) }
     }
 
     /// Number of field lines.

@@ -107,6 +107,13 @@ impl RequestHead {
         }
     }
 
+    /// A request head with these fields; `target` may stand in a start line as it is.
+    pub fn with_fields(method: &str, target: &str, version: Version, mut fields: Fields) -> RequestHead {
+        let method_span = fields.text.add(method.as_bytes());
+        let target = fields.text.add(target.as_bytes());
+        RequestHead { method: Method::of(method.as_bytes()), version, fields, method_span, target }
+    }
+
     /// For the parser: `method` and `target` are slices of `raw`.
     pub(crate) fn received(raw: Bytes, method: &[u8], target: &[u8], version: Version) -> RequestHead {
         let text = Text::new(raw);

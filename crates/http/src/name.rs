@@ -16,6 +16,9 @@ macro_rules! names {
         const TEXTS: &[(&str, NameId)] = &[$(($text, NameId::$id),)*];
 
         impl NameId {
+            /// All of them, in the order of their numbers; `Other` is the first.
+            pub const ALL: &'static [NameId] = &[NameId::Other, $(NameId::$id,)*];
+
             /// The canonical spelling; empty for `Other`.
             pub const fn text(self) -> &'static str {
                 match self { NameId::Other => "", $(NameId::$id => $text,)* }
@@ -123,6 +126,18 @@ impl NameId {
 pub struct Name<'a> {
     pub(crate) id: NameId,
     pub(crate) text: &'a str,
+}
+
+impl<'a> Name<'a> {
+    /// A name that another parser has found to be a token, spelled as received.
+    pub fn received(text: &'a str) -> Name<'a> {
+        Name { id: NameId::of(text.as_bytes()), text }
+    }
+
+    /// Its id.
+    pub fn id(self) -> NameId {
+        self.id
+    }
 }
 
 impl From<NameId> for Name<'static> {

@@ -18,6 +18,8 @@ pub mod failure;
 pub mod field_values;
 pub mod filter;
 pub mod gateway;
+pub mod h2_message;
+pub mod h2_stream;
 pub mod health;
 pub mod listener;
 pub mod observe;

@@ -60,6 +60,8 @@ const STOREYS: &[&[&str]] = &[
         "sockets",
         "stream",
         "wire",
+        "h2_message",
+        "h2_stream",
         "relay",
         "template",
         "expression",

@@ -208,7 +208,7 @@ fn put_fields(fields: &Fields, announce: Announce, is_upgrade: bool, out: &mut V
 }
 
 /// Whether a Connection option may be the name of a field, other than those that are dropped anyway.
-fn is_field_name(option: &[u8]) -> bool {
+pub(super) fn is_field_name(option: &[u8]) -> bool {
     !["close", "keep-alive", "upgrade", "te"]
         .iter()
         .any(|known| option.eq_ignore_ascii_case(known.as_bytes()))
@@ -216,7 +216,7 @@ fn is_field_name(option: &[u8]) -> bool {
 
 /// Whether the sender named this field in Connection, and may.
 #[cold]
-fn is_named(fields: &Fields, field: &Field) -> bool {
+pub(super) fn is_named(fields: &Fields, field: &Field) -> bool {
     let name = fields.text.get(field.name);
     let is_as_received = field.name.is_received() && field.value.is_received();
     is_as_received
@@ -260,7 +260,7 @@ fn is_end_to_end(id: NameId, name: &[u8]) -> bool {
     is_critical || starts_with("content-") || starts_with("sec-websocket-")
 }
 
-fn says_trailers(value: &[u8]) -> bool {
+pub(super) fn says_trailers(value: &[u8]) -> bool {
     members(value).any(|member| member.eq_ignore_ascii_case(b"trailers"))
 }
 

@@ -2,6 +2,7 @@
 //! repaired. Every refusal has a reason that is counted.
 
 mod chunk;
+mod crossing;
 pub mod decode;
 mod diagnose;
 pub mod encode;
@@ -14,13 +15,15 @@ mod trailer;
 
 use std::fmt;
 
+pub use crossing::{crossing, wants_trailers};
 pub use decode::{Decoded, Decoder};
 pub use encode::{
     CHUNK_END, LAST_CHUNK, Persist, chunk_start, interim_head, request_head, response_head, trailers,
 };
 pub use options::{Expectation, connection_has, expects_continue, keep_alive, upgrade};
-pub use parse::{request, response};
+pub use parse::{check, request, response};
 pub use scan::Scanner;
+pub use trailer::is_allowed as may_be_trailer;
 
 /// How much of a head is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +111,7 @@ refusals! {
     BadChunk "bad-chunk" 400 "a chunk is malformed",
     BadTrailer "bad-trailer" 400 "a trailer field is malformed, too large or not allowed",
     UnexpectedBody "unexpected-body" 400 "a body on a request that may not have one",
+    ConnectionField "connection-field" 400 "an HTTP/2 message holds a field that is for an HTTP/1 connection",
 }
 
 impl std::error::Error for Refusal {}

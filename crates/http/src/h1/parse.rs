@@ -57,6 +57,21 @@ pub fn request(head: Bytes, limits: &Limits) -> Result<(RequestHead, Framing), R
     Ok((head, framing))
 }
 
+/// Checks the head of a request that did not come as HTTP/1 text, by the rules of [`request`] for HTTP/1.1:
+/// target, Host and Content-Length. Says what Content-Length says of the body; `None` when it says nothing.
+///
+/// # Errors
+/// The first rule that is broken.
+pub fn check(head: &RequestHead) -> Result<Framing, Refusal> {
+    let mut marks = Marks::default();
+    for (id, _, value) in head.fields.iter() {
+        marks.note(id, value);
+    }
+    let form = target::form(head.method, head.target())?;
+    target::check_host(&form, head.version, &marks)?;
+    framing::of_request(head, &marks)
+}
+
 /// Parses the head of a response to a request of method `request`: all bytes up to and with the empty line.
 ///
 /// The body's framing follows RFC 9112 section 6.3: none for HEAD, 1xx, 204, 304 and a 2xx to CONNECT, else
@@ -116,23 +131,30 @@ pub(super) struct Marks<'a> {
     pub(super) encodings: usize,
 }
 
+impl<'a> Marks<'a> {
+    #[inline]
+    fn note(&mut self, id: NameId, value: &'a [u8]) {
+        match id {
+            NameId::Host => {
+                self.hosts += 1;
+                self.host = Some(value);
+            }
+            NameId::ContentLength => {
+                self.lengths += 1;
+                self.length = Some(value);
+            }
+            NameId::TransferEncoding => self.encodings += 1,
+            _ => {}
+        }
+    }
+}
+
 fn index<'a>(fields: &mut Fields, lines: &[Header<'a>]) -> Marks<'a> {
     let mut marks = Marks::default();
     fields.list.reserve_exact(lines.len() + SPARE);
     for line in lines {
         let id = NameId::of(line.name.as_bytes());
-        match id {
-            NameId::Host => {
-                marks.hosts += 1;
-                marks.host = Some(line.value);
-            }
-            NameId::ContentLength => {
-                marks.lengths += 1;
-                marks.length = Some(line.value);
-            }
-            NameId::TransferEncoding => marks.encodings += 1,
-            _ => {}
-        }
+        marks.note(id, line.value);
         let name = fields.text.span_of(line.name.as_bytes());
         fields.list.push(Field { name, value: fields.text.span_of(line.value), id });
     }

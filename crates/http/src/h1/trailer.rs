@@ -6,7 +6,7 @@
 use crate::name::NameId;
 
 /// Whether a field may be a trailer field. Unknown fields may.
-pub(super) const fn is_allowed(id: NameId) -> bool {
+pub const fn is_allowed(id: NameId) -> bool {
     !matches!(
         id,
         // Framing and the connection.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sluice_http::h1::Limits;
 
-use super::document::{Document, Listener, Route as RouteDocument};
-use super::model::{ListenerPolicy, ListenerTimeouts, Model, Route};
+use super::document::{Document, Listener, ListenerHttp2, ProxyProtocol, Route as RouteDocument};
+use super::model::{self, Http2Policy, ListenerPolicy, ListenerTimeouts, Missing, Model, Route};
 use crate::action::Action;
 use crate::action::redirect::Redirect;
 use crate::action::respond::Respond;
@@ -125,6 +125,11 @@ fn check_listener(
             trusted: listener.trusted_proxies.clone(),
             forwarded: listener.forwarded,
         },
+        protocol: listener.protocol,
+        proxy_protocol: listener
+            .proxy_protocol
+            .as_ref()
+            .and_then(|config| check_proxy_protocol(config, &at.key("proxy_protocol"), problems)),
         timeouts: ListenerTimeouts {
             head: or(timeouts.head, 10),
             idle: or(timeouts.idle, 60),
@@ -138,7 +143,50 @@ fn check_listener(
             .requests_per_connection
             .filter(|count| *count > 0)
             .unwrap_or(u32::MAX),
+        http2: check_http2(&listener.http2, &at.key("http2"), problems),
     })
+}
+
+/// RFC 9113 section 6.9.1: the largest window.
+const LARGEST_WINDOW: u64 = (1 << 31) - 1;
+
+fn check_http2(http2: &ListenerHttp2, at: &At, problems: &mut Problems) -> Http2Policy {
+    let mut window = |key: &str, size: Option<ByteSize>, default: u32| match size {
+        None => default,
+        Some(ByteSize(size @ 65_535..=LARGEST_WINDOW)) => u32::try_from(size).unwrap_or(default),
+        Some(_) => {
+            problems.add(&at.key(key), "a window holds 65535 bytes (64KiB less one) to 2 GiB less one");
+            default
+        }
+    };
+    let stream_window = window("stream_window", http2.stream_window, 256 * 1024);
+    let connection_window = window("connection_window", http2.connection_window, 1024 * 1024);
+    let max_age = http2.max_age.map_or(Duration::from_secs(3600), |period| period.0);
+    if max_age.is_zero() {
+        problems.add(&at.key("max_age"), "a connection that may not live carries nothing");
+    }
+    let max_streams = http2.max_streams.map_or(128, |streams| u32::from(streams.get()));
+    Http2Policy { max_streams, stream_window, connection_window, max_age }
+}
+
+fn check_proxy_protocol(
+    config: &ProxyProtocol,
+    at: &At,
+    problems: &mut Problems,
+) -> Option<model::ProxyProtocol> {
+    if config.from.is_empty() {
+        problems
+            .add(&at.key("from"), "nobody could send a PROXY header")
+            .hint("name the proxies: from = [\"10.0.0.0/8\"]");
+        return None;
+    }
+    let timeout = config.timeout.map_or(Duration::from_secs(3), |period| period.0);
+    if timeout.is_zero() {
+        problems.add(&at.key("timeout"), "a time of zero would refuse every connection");
+        return None;
+    }
+    let missing = if config.required { Missing::Refused } else { Missing::Accepted };
+    Some(model::ProxyProtocol { from: config.from.clone(), missing, timeout })
 }
 
 /// "127.0.0.1:80", "[::1]:80", or ":80" for every IPv4 address.

@@ -80,12 +80,53 @@ pub struct Listener {
     /// What is told to endpoints about the client.
     #[serde(default)]
     pub forwarded: Forwarded,
+    /// Believes what trusted proxies say about their client in front of a connection (PROXY protocol,
+    /// versions 1 and 2). Default: nobody is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// How long things may take.
     #[serde(default)]
     pub timeouts: ListenerTimeouts,
     /// How much is accepted.
     #[serde(default)]
     pub limits: ListenerLimits,
+    /// HTTP/2 on this listener: over TLS by ALPN, without TLS when the client begins with it.
+    #[serde(default)]
+    pub http2: ListenerHttp2,
+}
+
+/// HTTP/2 on a listener.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenerHttp2 {
+    /// Streams that a client may have open on one connection. Default 128.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_streams: Option<std::num::NonZeroU16>,
+    /// Bytes of a request body that a client may send before we take them, on each stream. Default "256KiB".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_window: Option<ByteSize>,
+    /// The same for all streams of a connection together. Default "1MiB".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_window: Option<ByteSize>,
+    /// A connection that is older takes no further streams: the client opens another one. Default "1h".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Period>,
+}
+
+/// Who sends a PROXY header in front of a connection.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Networks or addresses of the proxies. From others a header is refused like any other garbage. Peers
+    /// of a Unix socket count as 127.0.0.1.
+    pub from: Vec<Network>,
+    /// Whether they must send it. Default true. With false, a connection without a header is taken as it is;
+    /// a peer that sends nothing at first is waited for up to `timeout`.
+    #[serde(default = "yes")]
+    pub required: bool,
+    /// How long the header may take. Default "3s".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Period>,
 }
 
 /// What is spoken on a listener.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sluice_http::Method;
 use sluice_http::h1::Limits;
 
+use super::document::Protocol;
 use crate::action::Action;
 use crate::filter;
 use crate::observe::access_log;
@@ -15,6 +16,7 @@ use crate::pipeline::forwarded;
 use crate::resolve;
 use crate::route::Table;
 use crate::upstream::config::Policy;
+use crate::value::Network;
 
 /// A checked configuration.
 pub struct Model {
@@ -63,6 +65,10 @@ pub struct ListenerPolicy {
     pub address: SocketAddr,
     /// Who is believed, and what endpoints are told.
     pub forwarded: forwarded::Policy,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// Who says first who its client is.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Times.
     pub timeouts: ListenerTimeouts,
     /// Limits of heads.
@@ -73,6 +79,48 @@ pub struct ListenerPolicy {
     pub connections: u32,
     /// Requests of one connection.
     pub requests_per_connection: u32,
+    /// HTTP/2.
+    pub http2: Http2Policy,
+}
+
+/// HTTP/2 on a listener, with defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2Policy {
+    /// Streams that may be open on a connection.
+    pub max_streams: u32,
+    /// Bytes that may arrive unasked on a stream.
+    pub stream_window: u32,
+    /// Bytes that may arrive unasked on a connection.
+    pub connection_window: u32,
+    /// How long a connection takes new streams.
+    pub max_age: Duration,
+}
+
+/// Who sends a PROXY header, checked.
+#[derive(Clone, Debug)]
+pub struct ProxyProtocol {
+    /// The proxies.
+    pub from: Vec<Network>,
+    /// What becomes of a connection without a header.
+    pub missing: Missing,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// What becomes of a connection whose PROXY header is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// It is taken as it is.
+    Accepted,
+    /// It is refused.
+    Refused,
+}
+
+impl ProxyProtocol {
+    /// Whether this peer sends a header.
+    pub fn concerns(&self, peer: SocketAddr) -> bool {
+        self.from.iter().any(|network| network.contains(peer.ip()))
+    }
 }
 
 /// Times of a listener, with defaults.

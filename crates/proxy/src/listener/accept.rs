@@ -12,11 +12,8 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{LocalListener, Open};
-use crate::facts::Scheme;
-use crate::protocol::{Arrival, http1};
-use crate::stream::{Socket, Stream};
-use crate::wire::Link;
+use super::{LocalListener, Open, arrive};
+use crate::stream::Socket;
 use crate::worker::Worker;
 
 /// How long accepting pauses at the limit or without descriptors.
@@ -79,10 +76,7 @@ fn serve(worker: &Rc<Worker>, listener: &Rc<LocalListener>, stream: TcpStream, p
     let open = Open::count(listener, &worker.connections);
     let (own, listener) = (Rc::clone(worker), Rc::clone(listener));
     worker.world.spawn(async move {
-        let (clock, timers) = (own.world.clock, Rc::clone(&own.world.timers));
-        let link = Link::new(Stream::Plain(Socket::Tcp(stream)), clock, &timers);
-        let arrival = Arrival { worker: own, peer, scheme: Scheme::Http };
-        http1::serve(arrival, listener, link).await;
+        arrive::arrive(own, listener, Socket::Tcp(stream), peer).await;
         drop(open);
     });
 }

@@ -1,6 +1,8 @@
 //! Sockets that accept connections: what runs of them in one snapshot, and each worker's part.
 
 pub mod accept;
+pub mod arrive;
+pub mod proxy_header;
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -1,13 +1,14 @@
 //! What is spoken on a connection, and who is at its other end.
 
 pub mod http1;
+pub mod http2;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sluice_http::RequestHead;
+use sluice_http::{Body, Method, NameId, RequestHead, ResponseHead};
 
 use crate::exchange::{Client, Exchange};
 use crate::facts::Scheme;
@@ -37,5 +38,14 @@ impl Arrival {
         let client = Client { peer: self.peer, address, scheme, listener: Arc::clone(&listener.name) };
         let request_id = self.worker.request_id(head, self.peer, (&shared.forwarded, started));
         Exchange::begin(client, request_id, started)
+    }
+}
+
+/// Our own answers to HEAD tell the length of what GET would get, as an endpoint's do.
+fn tell_length(method: Method, head: &mut ResponseHead, body: &Body) {
+    if let (Method::Head, Body::Full(content)) = (method, body)
+        && !head.fields.contains(NameId::ContentLength)
+    {
+        head.fields.append(NameId::ContentLength, content.len().to_string().as_bytes());
     }
 }

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use sluice_http::h1::Refusal;
+use sluice_http::h2::{Breach, Flood};
+use sluice_http::proxy_protocol::Invalid;
 
 use super::histogram::Histogram;
 use crate::exchange::{Exchange, Outcome};
@@ -239,6 +241,9 @@ pub struct ListenerCells {
     pub(super) accepted: Counter,
     pub(super) active: Gauge,
     pub(super) refused: [Counter; Refusal::ALL.len()],
+    pub(super) floods: [Counter; Flood::ALL.len()],
+    pub(super) breaches: [Counter; Breach::ALL.len()],
+    pub(super) refused_headers: [Counter; Invalid::ALL.len()],
     pub(super) failed: [Counter; Failure::ALL.len()],
 }
 
@@ -250,6 +255,9 @@ impl Default for ListenerCells {
             accepted: Counter::new(),
             active: Gauge::default(),
             refused: [const { Counter::new() }; Refusal::ALL.len()],
+            floods: [const { Counter::new() }; Flood::ALL.len()],
+            breaches: [const { Counter::new() }; Breach::ALL.len()],
+            refused_headers: [const { Counter::new() }; Invalid::ALL.len()],
             failed: [const { Counter::new() }; Failure::ALL.len()],
         }
     }
@@ -270,6 +278,21 @@ impl ListenerCells {
     /// Counts a request that the HTTP engine refused.
     pub fn refused(&self, refusal: Refusal) {
         self.refused[refusal as usize].add(1);
+    }
+
+    /// Counts an HTTP/2 connection that is closed because of what its client did too much.
+    pub fn flooded(&self, flood: Flood) {
+        self.floods[flood as usize].add(1);
+    }
+
+    /// Counts a broken rule of HTTP/2.
+    pub fn breached(&self, breach: Breach) {
+        self.breaches[breach as usize].add(1);
+    }
+
+    /// Counts a PROXY header that was refused.
+    pub fn refused_header(&self, invalid: Invalid) {
+        self.refused_headers[invalid as usize].add(1);
     }
 
     /// Counts an exchange that failed.

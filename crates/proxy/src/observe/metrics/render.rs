@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use sluice_http::h1::Refusal;
+use sluice_http::h2::{Breach, Flood};
+use sluice_http::proxy_protocol::Invalid;
 
 use super::cells::{CLASSES, Counter, EndpointCells, OUTCOMES, RouteBlock, UpstreamCells, outcome_code};
 use super::exposition::{Exposition, Family, Kind};
@@ -78,12 +80,24 @@ impl Registry {
             let active: i64 = blocks.iter().map(|block| block.active.get()).sum();
             family.sample(&[("listener", &labels[0])], active as f64);
         }
-        let help = "Requests that broke a rule of HTTP, by the rule";
+        let help = "Requests and PROXY headers that broke a rule, by the rule";
         let mut family = out.family("sluice_listener_refused_total", help, Kind::Counter);
         for (labels, blocks) in &all {
             for refusal in Refusal::ALL {
                 let count = sum(blocks, |cells| &cells.refused[*refusal as usize]);
                 family.sample(&[("listener", &labels[0]), ("reason", refusal.code())], count);
+            }
+            for invalid in Invalid::ALL {
+                let count = sum(blocks, |cells| &cells.refused_headers[*invalid as usize]);
+                family.sample(&[("listener", &labels[0]), ("reason", invalid.code())], count);
+            }
+            for flood in Flood::ALL {
+                let count = sum(blocks, |cells| &cells.floods[*flood as usize]);
+                family.sample(&[("listener", &labels[0]), ("reason", flood.code())], count);
+            }
+            for breach in Breach::ALL {
+                let count = sum(blocks, |cells| &cells.breaches[*breach as usize]);
+                family.sample(&[("listener", &labels[0]), ("reason", breach.code())], count);
             }
         }
         let help = "Exchanges that failed, by the code that stands in the answer and in the access log";

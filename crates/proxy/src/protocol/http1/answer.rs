@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 
 use sluice_http::h1::{self, Framing, Persist};
-use sluice_http::{Body, Method, NameId, RequestHead, Response, ResponseHead, Version};
+use sluice_http::{Body, Method, RequestHead, Response, ResponseHead, Version};
 
 use super::conn::Rest;
 use super::{Next, Session};
@@ -14,6 +14,7 @@ use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Connection, Failure};
 use crate::listener::LocalListener;
 use crate::pipeline::problem_answer::{self, Form};
+use crate::protocol::tell_length;
 use crate::wire::{SendError, Sender};
 
 /// Whether a whole message reached the socket.
@@ -72,13 +73,7 @@ impl<'a> Writing<'a> {
     /// Sends the answer.
     pub(super) async fn response(&mut self, exchange: &mut Exchange, response: Response) -> Next {
         let Response { mut head, body } = response;
-        if self.method == Method::Head
-            && let Body::Full(content) = &body
-            && !head.fields.contains(NameId::ContentLength)
-        {
-            // Our own answers to HEAD tell the length of what GET would get, as an endpoint's do.
-            head.fields.append(NameId::ContentLength, content.len().to_string().as_bytes());
-        }
+        tell_length(self.method, &mut head, &body);
         exchange.status = head.status;
         if let Outcome::Failed(failure) = exchange.outcome
             && failure.row().connection == Connection::Close

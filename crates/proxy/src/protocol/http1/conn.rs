@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use sluice_http::h1::{self, Decoded, Decoder, Framing, Limits, Refusal, Scanner};
 use sluice_http::{Body, BodyError, Frame, ResponseHead, Source};
 
@@ -98,6 +98,20 @@ impl Conn {
             leaving: RefCell::new(Outbox::new(Vec::new())),
             expects: Cell::new(Expects::Nothing),
         })
+    }
+
+    /// Puts back what was read.
+    pub fn unread(&self, text: &[u8]) {
+        let mut link = self.link.borrow_mut();
+        let mut buffer = BytesMut::with_capacity(text.len() + link.buffer.len());
+        buffer.extend_from_slice(text);
+        buffer.extend_from_slice(&link.buffer);
+        link.buffer = buffer;
+    }
+
+    /// The connection alone.
+    pub fn into_link(self) -> Link {
+        self.link.into_inner()
     }
 
     /// Whether bytes of a next request stand in the buffer.

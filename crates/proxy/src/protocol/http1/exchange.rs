@@ -19,6 +19,7 @@ use crate::listener::LocalListener;
 use crate::observe::access_log::Captured;
 use crate::pipeline::problem_answer::{self, Form};
 use crate::pipeline::{self, Handled, Scene};
+use crate::protocol::http2;
 use crate::relay::{self, End};
 use crate::worker::Running;
 
@@ -45,6 +46,10 @@ pub(super) async fn run(
                 .await;
         }
     };
+    if served == 1 && *head == *http2::PREFACE_HEAD {
+        session.conn.unread(&head);
+        return (Next::Http2, started);
+    }
     let (head, framing) = match parse(head, listener) {
         Ok(parsed) => parsed,
         Err(failure) => return Box::pin(refuse(session, listener, &running, started, failure)).await,

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 pub use conn::Conn;
 
-use super::Arrival;
+use super::{Arrival, http2};
 use crate::listener::LocalListener;
 use crate::wire::Link;
 
@@ -29,6 +29,8 @@ pub enum Next {
     Close,
     /// It closes at once: nobody is there, or nothing more can come.
     Gone,
+    /// It goes on in HTTP/2: the preface stands in the buffer.
+    Http2,
 }
 
 /// One connection and who it belongs to.
@@ -62,6 +64,11 @@ pub async fn serve(arrival: Arrival, mut listener: Rc<LocalListener>, link: Link
                 session.conn.link.borrow_mut().rest();
             }
             Next::Gone => return,
+            Next::Http2 => {
+                let Session { arrival, conn } = session;
+                let Some(link) = Rc::into_inner(conn).map(Conn::into_link) else { return };
+                return Box::pin(http2::serve(arrival, listener, link)).await;
+            }
             Next::Close => return Box::pin(session.conn.linger(ended)).await,
         }
     }

@@ -1,0 +1,58 @@
+//! The set-up of a connection, top to bottom: PROXY header, TLS handshake, then its protocol.
+//!
+//! Promise: nobody waits for a byte that the listener's settings do not ask for; whatever goes wrong before
+//! the protocol begins is counted and closes the connection within its own time.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use super::{LocalListener, proxy_header};
+use crate::facts::Scheme;
+use crate::protocol::{Arrival, http1};
+use crate::stream::{Socket, Stream};
+use crate::wire::Link;
+use crate::worker::Worker;
+
+/// Serves an accepted connection until it ends.
+pub async fn arrive(
+    worker: Rc<Worker>,
+    listener: Rc<LocalListener>,
+    mut socket: Socket,
+    mut peer: SocketAddr,
+) {
+    // What came behind the PROXY header.
+    let mut read = BytesMut::new();
+    if let Some(policy) = listener.shared.proxy_protocol.as_ref().filter(|policy| policy.concerns(peer)) {
+        // Boxed: connections without such a header carry no room for it.
+        let header = proxy_header::receive(&worker, &listener, policy, (&mut socket, &mut read));
+        match Box::pin(header).await {
+            Ok(said) => peer = said.unwrap_or(peer),
+            Err(_counted) => return,
+        }
+    }
+    // TLS: the handshake goes here, over `Rewound { socket, read: read.split().freeze() }`, boxed too.
+    let (clock, timers) = (worker.world.clock, Rc::clone(&worker.world.timers));
+    let mut link = Link::new(Stream::Plain(socket), clock, &timers);
+    link.buffer = read;
+    let arrival = Arrival { worker, peer, scheme: Scheme::Http };
+    http1::serve(arrival, listener, link).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Arrive<F> = fn(Rc<Worker>, Rc<LocalListener>, Socket, SocketAddr) -> F;
+
+    fn size_of_arrive<F>(_: Arrive<F>) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_set_up_adds_little_to_a_connection() {
+        let size = size_of_arrive(arrive);
+        assert!(size <= 768, "the task of a connection has grown to {size} bytes");
+    }
+}
