@@ -5,8 +5,9 @@ mod dns;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use sluice_testkit::{Gateway, ManualOrigin, Origin, Reply, Wire, free_port};
+use sluice_testkit::{Gateway, ManualOrigin, Origin, Reply, Wire, free_port, within};
 
+use crate::http2::client::{Client, finish, send_all};
 use dns::Dns;
 
 /// A rule that lets everybody go to loopback.
@@ -278,4 +279,31 @@ async fn two_gateways_make_a_chain() {
     assert_eq!((answer.text().as_str(), origin.last().target.as_str()), ("far", "/inner"));
     let denied = outcome(&near, &connect("10.0.0.1:443")).await;
     assert_eq!(denied, (403, "destination-denied".to_owned()));
+}
+
+#[tokio::test]
+async fn http2_clients_get_requests_and_tunnels() {
+    let origin = Origin::start(Reply::ok("over HTTP/2")).await;
+    let site = ManualOrigin::start().await;
+    let gateway = gateway(LOOPBACK).await;
+    let mut client = Client::connect(gateway.address("proxy")).await;
+    let uri = format!("http://{}/page", origin.address());
+    let (answer, _) = client.begin(http::Request::get(uri).body(()).unwrap(), true).await;
+    let answer = finish(answer).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "over HTTP/2"));
+    assert_eq!(origin.last().field("host"), Some(origin.address().to_string().as_str()));
+    let connect = |to: String| http::Request::connect(to).body(()).unwrap();
+    let (answer, mut up) = client.begin(connect(site.address().to_string()), false).await;
+    let mut server = site.accept().await;
+    let mut down = within("the tunnel", answer).await.unwrap().into_body();
+    send_all(&mut up, "to the server".into(), None).await;
+    server.expect("to the server").await.send("to the client").await.half_close().await;
+    let piece = within("bytes", down.data()).await.unwrap().unwrap();
+    assert_eq!(piece, "to the client");
+    assert!(within("the end", down.data()).await.is_none());
+    let (answer, _) = client.begin(connect("10.0.0.1:443".to_owned()), true).await;
+    assert_eq!(finish(answer).await.status, 403);
+    let https = http::Request::get("https://127.0.0.1/").body(()).unwrap();
+    let (answer, _) = client.begin(https, true).await;
+    assert_eq!(finish(answer).await.status, 400);
 }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sluice_http::h1::{self, Limits, Persist};
-use sluice_http::{Body, NameId, Request, RequestHead, Response, ResponseHead, Version};
+use sluice_http::h1::{self, Persist};
+use sluice_http::{NameId, Request, RequestHead, Response, Version};
 use sluice_traffic::breaker::Admission;
 use sluice_traffic::retry::{self, Sent};
 use sluice_traffic::selection::Tried;
@@ -21,7 +21,6 @@ use super::{Acted, Scene};
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Retry};
 use crate::problem::{At, Problems};
-use crate::relay::End;
 use crate::stream::Care;
 use crate::upstream::Local;
 use crate::upstream::connection::{Connection, Origin, dial};

@@ -25,7 +25,9 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
     let listeners = check_listeners(document, &mut problems);
     let upstreams = check_upstreams(document, &mut problems);
     let (table, connect) = check_matches(document, &mut problems);
-    let dns = document.dns.check(&At::root().key("dns"), &mut problems);
+    let dns = (document.dns.as_ref())
+        .map(|config| config.check(&At::root().key("dns"), &mut problems))
+        .unwrap_or_default();
     let names: Vec<&str> = document.upstreams.keys().map(String::as_str).collect();
     let routes: Vec<_> = (document.routes.iter().enumerate())
         .filter_map(|(index, route)| {

@@ -25,7 +25,8 @@ pub struct Document {
     /// Groups of interchangeable endpoints, by name.
     pub upstreams: BTreeMap<String, upstream::Config>,
     /// Where names are looked up, for the action forward_proxy.
-    pub dns: resolve::Config,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<resolve::Config>,
     /// One line for each exchange.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<observe::access_log::Config>,

@@ -50,7 +50,9 @@ pub enum Handled {
 /// Handles a request. The request stays with the caller, so that what is left of its body can be dealt
 /// with after the answer. Cancel-safe in the sense that dropping it abandons the attempt at the endpoint.
 pub async fn handle(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Request) -> Handled {
-    exchange.form = TargetForm::of(&request.head);
+    if exchange.form == TargetForm::Origin {
+        exchange.form = TargetForm::of(&request.head);
+    }
     normalize::origin_form(&mut request.head);
     let route = match find(scene, exchange, request) {
         Ok(route) => route,
