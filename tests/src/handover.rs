@@ -7,14 +7,14 @@ use sluice_testkit::{Gateway, Origin, Program, Reply, Signal, eventually, http};
 
 use crate::forward::document;
 
-async fn process(gateway: &Gateway) -> u64 {
+pub(crate) async fn process(gateway: &Gateway) -> u64 {
     let status = http::get(gateway.admin(), "/v1/status").await.text();
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     status["process_id"].as_u64().unwrap()
 }
 
 /// Whether a process has ended; a child that nobody has waited for yet counts as ended.
-fn has_ended(process: u64) -> bool {
+pub(crate) fn has_ended(process: u64) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with('Z') || rest.is_empty())
 }

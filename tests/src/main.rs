@@ -9,6 +9,8 @@
 )]
 
 #[cfg(feature = "gateway")]
+mod auth;
+#[cfg(feature = "gateway")]
 mod command_line;
 #[cfg(feature = "gateway")]
 mod documents;
@@ -35,6 +37,8 @@ mod observe;
 #[cfg(feature = "gateway")]
 mod protocol;
 #[cfg(feature = "gateway")]
+mod proxy_protocol;
+#[cfg(feature = "gateway")]
 mod proxying;
 #[cfg(feature = "gateway")]
 mod reload;
@@ -44,6 +48,12 @@ mod routing;
 mod setup;
 #[cfg(feature = "gateway")]
 mod smoke;
+#[cfg(feature = "gateway")]
+mod tcp;
 mod tidy;
+#[cfg(feature = "gateway")]
+mod udp;
+#[cfg(feature = "gateway")]
+mod unix_sockets;
 #[cfg(feature = "gateway")]
 mod upstream;

@@ -1,7 +1,7 @@
 //! Every command a person or CI runs: `cargo xtask test | ci | bench | docs | fuzz`.
 //!
-//! Promise: std and a JSON reader only, so that it builds in seconds on a bare machine; what it does is printed before it is
-//! done; what it cannot do is said loudly and fails, never skipped in silence.
+//! Promise: std and a JSON reader only, so that it builds in seconds on a bare machine; what it does is printed
+//! before it is done; what it cannot do is said loudly and fails, never skipped in silence.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -29,8 +29,12 @@ cargo xtask COMMAND
   ci [--lints]                         test, then the lints; --lints: the lints alone
   docs [--check]                       write the generated pages, or fail when they are stale
   fuzz [--seconds N] [TARGET...]       run every fuzz target, or these, for N seconds each (default 30)
-  bench h1 [--only h1|large|connection] [--seconds N] [--rounds N] [--connections N]
-                                       nginx, HAProxy and Sluice with equal jobs, driven in turn by wrk
+  bench h1  [--only h1|large|connection]
+  bench h2  [--only h2|large]          HTTP/2 in the clear
+  bench tls [--only handshake|resume|keepalive]
+  bench tcp [--only download|upload|connection]
+            [--seconds N] [--rounds N] [--connections N] [--without PROXY]
+                                       nginx, HAProxy and Sluice with equal jobs, loaded in turn
   bench idle [--connections N]         memory of idle keep-alive connections
   bench routes | balance               micro-benchmarks of route lookup and endpoint choice
 ";

@@ -52,6 +52,16 @@ impl TargetForm {
     }
 }
 
+/// What this gateway is for an exchange's client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// It stands for the servers behind it: credentials come in Authorization.
+    #[default]
+    Gateway,
+    /// A forward proxy, which the client knows as one: credentials for it come in Proxy-Authorization.
+    Proxy,
+}
+
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -92,6 +102,8 @@ pub struct Exchange {
     pub client: Client,
     /// The id in X-Request-Id, in problem bodies and in log lines.
     pub request_id: String,
+    /// The address the client reached us at, when it is known.
+    pub reached: Option<SocketAddr>,
     /// When its first byte arrived.
     pub started: Instant,
     /// How it named what it is for.
@@ -102,6 +114,10 @@ pub struct Exchange {
     pub route: Arc<str>,
     /// The route's position in the model.
     pub route_index: Option<usize>,
+    /// What we are for the client.
+    pub role: Role,
+    /// The user whose credentials were found right.
+    pub user: Option<Arc<str>>,
     /// Parameters from the route's path template.
     pub params: Params,
     /// The upstream's name; empty when none was used.
@@ -122,6 +138,8 @@ pub struct Exchange {
     pub sent: u64,
     /// Methods the path allows, for 405.
     pub allow: String,
+    /// Which credentials are asked for, for 401 and 407 (RFC 9110 section 11.6.1).
+    pub challenge: Arc<str>,
 }
 
 impl Exchange {
@@ -131,14 +149,17 @@ impl Exchange {
         Exchange {
             client,
             request_id,
+            reached: None,
             started,
             form: TargetForm::Origin,
             path: String::new(),
             route: Arc::clone(&none),
             route_index: None,
+            role: Role::Gateway,
+            user: None,
             params: Params::default(),
             upstream: Arc::clone(&none),
-            endpoint: none,
+            endpoint: Arc::clone(&none),
             attempts: 0,
             phases: Phases::default(),
             outcome: Outcome::Completed,
@@ -146,6 +167,7 @@ impl Exchange {
             received: 0,
             sent: 0,
             allow: String::new(),
+            challenge: none,
         }
     }
 

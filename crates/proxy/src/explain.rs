@@ -14,6 +14,7 @@ use sluice_traffic::balance::{Balancer, Member, View};
 
 use crate::action::Action;
 use crate::action::forward_proxy::{ForwardProxy, destination, rules::Kind};
+use crate::config::document::Protocol;
 use crate::config::model::{Model, Route};
 use crate::exchange::{Client, Exchange};
 use crate::facts::Scheme;
@@ -72,7 +73,10 @@ pub fn explain(model: &Model, question: &Question<'_>, clock: Clock) -> Result<A
     let listener = match question.listener {
         Some(name) if model.listeners.iter().any(|listener| *listener.name == *name) => Arc::from(name),
         Some(name) => return Err(format!("there is no listener `{name}`")),
-        None => model.listeners.first().map(|first| Arc::clone(&first.name)).unwrap_or_default(),
+        None => (model.listeners.iter())
+            .find(|listener| listener.protocol == Protocol::Http)
+            .map(|first| Arc::clone(&first.name))
+            .unwrap_or_default(),
     };
     let scheme = if question.url.starts_with("https://") { Scheme::Https } else { Scheme::Http };
     let peer = SocketAddr::new(question.client, 0);

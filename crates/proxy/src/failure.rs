@@ -108,6 +108,8 @@ failures! {
         "This method is not allowed here." "routes match this request but for its method"
     Unauthenticated "unauthenticated" Gateway 401 16 No Keep "http_request_denied"
         "Credentials are missing or not valid." "a filter asked for credentials"
+    ProxyUnauthenticated "proxy-unauthenticated" Gateway 407 16 No Keep "http_request_denied"
+        "Credentials for this proxy are missing or not valid." "a filter of a forward proxy's route asked for credentials"
     Forbidden "forbidden" Gateway 403 7 No Keep "http_request_denied"
         "This request is not allowed." "a filter denied the request"
     RateLimited "rate-limited" Gateway 429 8 No Keep "http_request_denied"
@@ -148,6 +150,8 @@ failures! {
         "The request has passed this gateway before." "Via already names this gateway more often than max_hops allows"
     ExchangeTimeout "exchange-timeout" Gateway 504 4 No Keep "http_response_timeout"
         "The request took too long." "the route's timeout passed before the answer head"
+    IdleTimeout "idle-timeout" Gateway 504 4 No Close "connection_timeout"
+        "Nothing was sent for too long." "nothing moved through the connection for timeouts.idle of the listener"
     Internal "internal" Gateway 500 13 No Close "proxy_internal_error"
         "The gateway failed to handle this request." "a defect in the gateway; the diagnostic log has more under the request id"
 }

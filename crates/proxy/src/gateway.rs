@@ -4,7 +4,6 @@
 //! is live on every worker when it returns. Start, signal, file watch and admin endpoint all go through it.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -13,8 +12,9 @@ use std::time::Duration;
 use sluice_traffic::breaker::Change;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::address::Address;
 use crate::config::check::check;
-use crate::config::document::{Document, Process};
+use crate::config::document::{Document, Process, Protocol};
 use crate::health::monitor::Monitor;
 use crate::observe::diagnostic::Diagnostics;
 use crate::observe::metrics::{Registry, Reload};
@@ -177,6 +177,12 @@ impl Control {
                 bound.close();
             }
         }
+        for (policy, bound) in &built.snapshot.listeners {
+            if let Err(error) = bound.set_mode(policy.mode) {
+                let fields: [(&str, &dyn Display); 2] = [("listener", &policy.name), ("error", &error)];
+                self.gateway.diagnostics.warn("the mode of a Unix socket cannot be set", &fields);
+            }
+        }
         let revision = built.snapshot.revision;
         self.publish(built).await;
         Ok(revision)
@@ -207,10 +213,18 @@ impl Control {
         self.gateway.registry.reloaded(Reload::Applied(built.snapshot.revision), self.gateway.clock.wall());
     }
 
-    /// The addresses that are listened on: name and address with the real port.
-    pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
+    /// What is listened on: the listeners' names, protocols, and addresses with the real port.
+    pub fn addresses(&self) -> Vec<(Arc<str>, Protocol, Address)> {
         let snapshot = self.gateway.snapshot();
-        snapshot.listeners.iter().map(|(policy, bound)| (Arc::clone(&policy.name), bound.address)).collect()
+        let listeners = snapshot.listeners.iter();
+        listeners
+            .map(|(policy, bound)| (Arc::clone(&policy.name), policy.protocol, bound.address.clone()))
+            .collect()
+    }
+
+    /// Another process listens on the same sockets from now on.
+    pub fn handed_over(&self) {
+        self.gateway.snapshot().listeners.iter().for_each(|(_, bound)| bound.hand_over());
     }
 
     /// What the next process needs to go on where this one is. The sockets are copies.
@@ -220,7 +234,7 @@ impl Control {
     pub fn legacy(&self) -> std::io::Result<Legacy> {
         let mut sockets = Vec::new();
         for (_, bound) in &self.gateway.snapshot().listeners {
-            sockets.extend(bound.copies()?.into_iter().map(|socket| (bound.configured, socket)));
+            sockets.extend(bound.copies()?.into_iter().map(|socket| (bound.configured.clone(), socket)));
         }
         Ok(Legacy { secret: self.secret.clone(), sockets })
     }
@@ -236,7 +250,7 @@ impl Control {
         self.gateway.draining.store(true, Ordering::Relaxed);
         self.monitor.stop();
         for (_, bound) in &self.gateway.snapshot().listeners {
-            drop(bound.take_copies());
+            bound.retire();
         }
         for mailbox in &self.gateway.mailboxes {
             let _ = mailbox.send(Order::Drain);

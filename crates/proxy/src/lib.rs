@@ -8,8 +8,10 @@
 //! they all share: `exchange`, `failure`, `facts`, `value`, `problem`, `world`.
 
 pub mod action;
+pub mod address;
 pub mod closest;
 pub mod config;
+pub mod credentials;
 pub mod exchange;
 pub mod explain;
 pub mod expression;
@@ -21,6 +23,7 @@ pub mod gateway;
 pub mod h2_message;
 pub mod h2_stream;
 pub mod health;
+pub mod line_file;
 pub mod listener;
 pub mod observe;
 pub mod percent;

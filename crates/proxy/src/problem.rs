@@ -68,6 +68,18 @@ pub struct Problem {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Whether the line it stands on may be shown.
+    pub excerpt: Excerpt,
+}
+
+/// Whether the line of a document on which a problem stands may be shown with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Excerpt {
+    /// It may.
+    #[default]
+    Shown,
+    /// A secret stands on it.
+    Withheld,
 }
 
 /// All problems found so far.
@@ -82,7 +94,7 @@ impl Problems {
 
     /// Adds one; the hint can be set on what comes back.
     pub fn add(&mut self, at: &At, message: impl Into<String>) -> &mut Problem {
-        self.0.push(Problem { at: at.clone(), part: None, message: message.into(), hint: None });
+        self.0.push(Problem::new(at.clone(), message));
         let last = self.0.len() - 1;
         &mut self.0[last]
     }
@@ -109,6 +121,17 @@ impl Problems {
 }
 
 impl Problem {
+    /// A problem of the value at a place.
+    pub fn new(at: At, message: impl Into<String>) -> Problem {
+        Problem { at, part: None, message: message.into(), hint: None, excerpt: Excerpt::Shown }
+    }
+
+    /// Keeps the line it stands on from being shown: a secret stands there.
+    pub fn withhold(&mut self) -> &mut Problem {
+        self.excerpt = Excerpt::Withheld;
+        self
+    }
+
     /// Sets what to do about it.
     pub fn hint(&mut self, hint: impl Into<String>) -> &mut Problem {
         self.hint = Some(hint.into());

@@ -8,21 +8,24 @@
 //! * a listener's sockets and connections: name and address, or the address alone when it was renamed, here;
 //! * counters: by their labels, in the metrics registry;
 //! * health check tasks: as long as the check is the same, in `health::monitor`;
+//! * which passwords were found right a moment ago: in `filter::Shared`;
 //! * the access log's file: as long as its configuration is the same, here.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use crate::address::Address;
 use crate::config::document::Document;
 use crate::config::model::{ListenerPolicy, Model};
+use crate::filter;
 use crate::observe::access_log::AccessLog;
 use crate::observe::diagnostic::Diagnostics;
 use crate::observe::metrics::Registry;
 use crate::problem::{At, Problems};
-use crate::sockets::{self, Bound, Inherited};
+use crate::sockets::{self, Bound, Inherited, Listening};
 use crate::upstream::affinity::By;
 use crate::upstream::config::{EndpointPolicy, Policy};
 use crate::upstream::{Endpoint, Upstream};
@@ -41,6 +44,8 @@ pub struct Snapshot {
     pub listeners: Vec<(Arc<ListenerPolicy>, Arc<Bound>)>,
     /// Where exchanges are logged.
     pub log: Option<Arc<AccessLog>>,
+    /// What the filters share.
+    pub shared: filter::Shared,
 }
 
 /// A snapshot that is ready to run, with the sockets that are new in it: for each worker one of each.
@@ -48,18 +53,20 @@ pub struct Built {
     /// The snapshot.
     pub snapshot: Arc<Snapshot>,
     /// New sockets: listener name, one socket for each worker.
-    pub sockets: Vec<(Arc<str>, Vec<TcpListener>)>,
+    pub sockets: Vec<(Arc<str>, Vec<Listening>)>,
 }
 
 /// Builds the next snapshot. Binds sockets and resolves names; on any problem nothing stays behind.
 pub fn build(
     document: Document,
-    model: Model,
+    mut model: Model,
     before: Option<&Snapshot>,
     (workers, secret, inherited): (usize, &[u8], &mut Vec<Inherited>),
     observe: (&Registry, &Diagnostics),
 ) -> Result<Built, Problems> {
     let mut problems = Problems::new();
+    let shared = before.map_or_else(|| filter::Shared::new(secret), |before| before.shared.clone());
+    load_filters(&mut model, &shared, &mut problems);
     let upstreams = upstreams(&model, before, secret, &mut problems);
     let log = log(&model, before, observe, &mut problems);
     let (listeners, sockets) = listeners(&model, before, (workers, inherited), &mut problems);
@@ -67,8 +74,19 @@ pub fn build(
         return Err(problems);
     }
     let revision = before.map_or(1, |before| before.revision + 1);
-    let snapshot = Arc::new(Snapshot { revision, document, model, upstreams, listeners, log });
+    let snapshot = Arc::new(Snapshot { revision, document, model, upstreams, listeners, log, shared });
     Ok(Built { snapshot, sockets })
+}
+
+/// Reads the files of filters.
+fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Problems) {
+    let at = At::root().key("routes");
+    for (route, place) in model.routes.iter_mut().zip(0..) {
+        let at = at.index(place).key("filters");
+        for (filter, place) in route.filters.iter_mut().zip(0..) {
+            filter.load(shared, &at.index(place), problems);
+        }
+    }
 }
 
 fn upstreams(
@@ -105,7 +123,7 @@ fn endpoint(
     upstream: &str,
     policy: &Policy,
     endpoint: &EndpointPolicy,
-    (addresses, old, secret): (Vec<SocketAddr>, Option<&Arc<Upstream>>, &[u8]),
+    (addresses, old, secret): (Vec<Address>, Option<&Arc<Upstream>>, &[u8]),
 ) -> Endpoint {
     let kept = old.and_then(|old| {
         let same = old.endpoints.iter().find(|known| *known.address == *endpoint.address);
@@ -130,8 +148,11 @@ fn endpoint(
     }
 }
 
-fn resolve(address: &str, at: &At, problems: &mut Problems) -> Vec<SocketAddr> {
-    match address.to_socket_addrs().map(Iterator::collect::<Vec<_>>) {
+fn resolve(address: &str, at: &At, problems: &mut Problems) -> Vec<Address> {
+    if let Some(unix) = Address::unix(address) {
+        return problems.take(at, unix).into_iter().collect();
+    }
+    match address.to_socket_addrs().map(|found| found.map(Address::Inet).collect::<Vec<_>>()) {
         Ok(addresses) if !addresses.is_empty() => addresses,
         Ok(_) => {
             problems.add(at, format!("`{address}` has no address"));
@@ -169,7 +190,7 @@ fn log(
 }
 
 type Listeners = Vec<(Arc<ListenerPolicy>, Arc<Bound>)>;
-type Sockets = Vec<(Arc<str>, Vec<TcpListener>)>;
+type Sockets = Vec<(Arc<str>, Vec<Listening>)>;
 
 fn listeners(
     model: &Model,
@@ -180,24 +201,25 @@ fn listeners(
     let known: HashMap<_, _> = before
         .into_iter()
         .flat_map(|before| &before.listeners)
-        .map(|(policy, bound)| ((Arc::clone(&policy.name), bound.configured), bound))
+        .map(|(policy, bound)| ((Arc::clone(&policy.name), bound.configured.clone()), bound))
         .collect();
     let (mut listeners, mut sockets) = (Vec::new(), Vec::new());
     for policy in &model.listeners {
         let renamed = || {
             let left = |old: &Arc<str>| !model.listeners.iter().any(|now| now.name == *old);
-            known.iter().find(|((old, address), bound)| {
+            known.iter().find(|((old, place), bound)| {
                 let taken = listeners.iter().any(|(_, taken)| Arc::ptr_eq(taken, bound));
-                *address == policy.address && address.port() != 0 && left(old) && !taken
+                let named = place.address.inet().is_none_or(|address| address.port() != 0);
+                *place == policy.place && named && left(old) && !taken
             })
         };
-        let same = known.get(&(Arc::clone(&policy.name), policy.address));
+        let same = known.get(&(Arc::clone(&policy.name), policy.place.clone()));
         if let Some(bound) = same.or_else(|| renamed().map(|(_, bound)| bound)) {
             listeners.push((Arc::clone(policy), Arc::clone(bound)));
             continue;
         }
-        let bound = sockets::bind(policy.address, workers, inherited)
-            .and_then(|sockets| Ok((Bound::new(policy.address, &sockets)?, sockets)));
+        let bound = sockets::bind(&policy.place, policy.mode, workers, inherited)
+            .and_then(|sockets| Ok((Bound::new(&policy.place, &sockets)?, sockets)));
         match bound {
             Ok((bound, new)) => {
                 listeners.push((Arc::clone(policy), bound));
@@ -205,9 +227,12 @@ fn listeners(
             }
             Err(error) => {
                 let at = At::root().key("listeners").key(&*policy.name).key("address");
-                let problem = problems.add(&at, format!("{} cannot be listened on: {error}", policy.address));
+                let problem =
+                    problems.add(&at, format!("{} cannot be listened on: {error}", policy.place.address));
                 if error.kind() == std::io::ErrorKind::AddrInUse {
                     problem.hint("stop the process that listens there, or choose another port");
+                } else if policy.place.address.inet().is_none() {
+                    problem.hint("the folder must be there, and this user must be able to write in it");
                 } else if error.kind() == std::io::ErrorKind::PermissionDenied {
                     problem.hint("ports below 1024 need the capability CAP_NET_BIND_SERVICE");
                 }

@@ -20,7 +20,7 @@ pub fn status(gateway: &Gateway) -> Value {
             json!({
                 "name": &*policy.name,
                 "address": bound.address.to_string(),
-                "protocol": "http",
+                "protocol": policy.protocol.word(),
                 "connections": bound.connections(),
             })
         })

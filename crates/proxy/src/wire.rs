@@ -14,6 +14,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use sluice_http::h1::{self, Framing};
 use sluice_http::{Body, BodyError, Fields, Frame};
 use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
 
 use crate::stream::Stream;
 use crate::world::{Clock, Deadline, Timers};
@@ -114,6 +115,11 @@ impl Link {
             Poll::Pending => self.poll_stall(limit, cx).map_ok(|_| ()),
             flushed => flushed,
         }
+    }
+
+    /// The TCP socket, when nothing stands between us and it and nothing of it was read ahead.
+    pub fn plain(&self) -> Option<&TcpStream> {
+        self.stream.plain_tcp().filter(|_| self.buffer.is_empty())
     }
 
     /// Takes what was read, or reads: empty at the end. Cancel-safe.

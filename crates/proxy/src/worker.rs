@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,12 +16,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::action::forward_proxy::outward::Outward;
 use crate::gateway::Gateway;
-use crate::listener::{LocalListener, accept};
+use crate::listener::LocalListener;
+use crate::listener::accept::{self, Acceptor};
 use crate::observe::access_log::LogWriter;
 use crate::observe::metrics::RouteCells;
 use crate::pipeline::forwarded;
+use crate::protocol::udp;
 use crate::request_id;
 use crate::snapshot::Snapshot;
+use crate::sockets::Listening;
 use crate::upstream::Local;
 use crate::upstream::live::Live;
 use crate::world::World;
@@ -32,7 +35,7 @@ const SWEEP: Duration = Duration::from_millis(200);
 /// What a worker is told.
 pub enum Order {
     /// Run this snapshot from the next exchange on, with sockets for listeners that are new; say when.
-    Adopt(Arc<Snapshot>, Vec<(Arc<str>, TcpListener)>, oneshot::Sender<()>),
+    Adopt(Arc<Snapshot>, Vec<(Arc<str>, Listening)>, oneshot::Sender<()>),
     /// Give up idle connections to an endpoint: somebody waits for a place.
     Shed(Arc<Live>),
     /// Accept no more, finish what runs, then end.
@@ -220,24 +223,39 @@ impl Worker {
         }
     }
 
-    fn adopt(self: &Rc<Self>, snapshot: Arc<Snapshot>, sockets: Vec<(Arc<str>, TcpListener)>) {
+    fn adopt(self: &Rc<Self>, snapshot: Arc<Snapshot>, sockets: Vec<(Arc<str>, Listening)>) {
         let before = self.running();
         let running = Rc::new(Running::new(self, snapshot, Some(&before)));
         self.flush();
         *self.running.borrow_mut() = Rc::clone(&running);
         for (name, socket) in sockets {
             let Some(listener) = running.listeners.get(&name) else { continue };
-            match tokio::net::TcpListener::from_std(socket) {
-                Ok(socket) => self.world.spawn(accept::run(Rc::clone(self), Rc::clone(listener), socket)),
-                Err(error) => {
-                    self.gateway
-                        .diagnostics
-                        .error("listener failed", &[("listener", &name), ("error", &error)]);
-                }
+            if let Err(error) = self.listen(listener, socket) {
+                let fields: [(&str, &dyn std::fmt::Display); 2] = [("listener", &name), ("error", &error)];
+                self.gateway.diagnostics.error("listener failed", &fields);
             }
         }
         // Connections that wait look at their listener again: it may be gone.
         self.world.timers.wake_all();
+    }
+
+    fn listen(self: &Rc<Self>, listener: &Rc<LocalListener>, socket: Listening) -> std::io::Result<()> {
+        let (own, listener) = (Rc::clone(self), Rc::clone(listener));
+        match socket {
+            Listening::Tcp(socket) => {
+                let socket = Acceptor::Tcp(tokio::net::TcpListener::from_std(socket)?);
+                self.world.spawn(accept::run(own, listener, socket));
+            }
+            Listening::Unix(socket) => {
+                let socket = Acceptor::Unix(tokio::net::UnixListener::from_std(socket)?);
+                self.world.spawn(accept::run(own, listener, socket));
+            }
+            Listening::Udp(socket) => {
+                let socket = tokio::net::UdpSocket::from_std(socket)?;
+                self.world.spawn(udp::run(own, listener, socket));
+            }
+        }
+        Ok(())
     }
 
     fn sweep(&self) {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::{check, config, demo, explain, reference, reload, run};
+use crate::{check, config, demo, explain, hash_password, reference, reload, run};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,10 @@ enum Command {
     /// Look at configurations.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make the hash that stands for a password in a configuration or an htpasswd file.
+    ///
+    /// The password is the first line of standard input; on a terminal it is asked for, twice, and not shown.
+    HashPassword(HashPasswordArgs),
     /// Print a completion script.
     Completions {
         /// The shell.
@@ -151,6 +155,13 @@ pub(crate) struct ReloadArgs {
     pub(crate) admin: Option<String>,
 }
 
+#[derive(Args)]
+pub(crate) struct HashPasswordArgs {
+    /// bcrypt, which Apache httpd and nginx read too. Default: argon2id.
+    #[arg(long)]
+    pub(crate) bcrypt: bool,
+}
+
 #[derive(Subcommand)]
 enum RouteCommand {
     /// Say which route a request takes, why, and where it would go.
@@ -228,6 +239,7 @@ pub fn main() -> Exit {
         Command::Route(RouteCommand::Explain(args)) => explain::explain(&args),
         Command::Config(ConfigCommand::Schema) => config::schema(),
         Command::Config(ConfigCommand::Show(args)) => config::show(&args),
+        Command::HashPassword(args) => hash_password::hash_password(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut script);

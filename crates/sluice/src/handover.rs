@@ -24,6 +24,7 @@ use rustix::net::{
 };
 use serde_json::json;
 use sluice_proxy::gateway::Legacy;
+use sluice_proxy::sockets::{Listening, Place};
 use tokio::net::UnixListener;
 
 /// Tells the new process where to ask for its legacy.
@@ -63,20 +64,27 @@ pub(crate) fn receive() -> io::Result<Option<Received>> {
     let Some(path) = std::env::var_os(VARIABLE) else { return Ok(None) };
     let before = UnixStream::connect(path)?;
     before.set_read_timeout(Some(PATIENCE))?;
-    let (text, sockets) = read_offer(&before)?;
+    let (text, mut sockets) = read_offer(&before)?;
     let wrong = || io::Error::other("the process before sent something else");
     let offer: serde_json::Value = serde_json::from_str(&text).map_err(io::Error::other)?;
     let addresses = offer["addresses"].as_array().ok_or_else(wrong)?;
     let addresses = addresses.iter().map(|text| text.as_str().and_then(|text| text.parse().ok()));
-    let addresses: Vec<SocketAddr> = addresses.collect::<Option<_>>().ok_or_else(wrong)?;
+    let mut places: Vec<Place> = addresses.collect::<Option<_>>().ok_or_else(wrong)?;
     let secret = offer["secret"].as_array().ok_or_else(wrong)?;
     let secret = secret.iter().map(|byte| byte.as_u64().and_then(|byte| u8::try_from(byte).ok()));
     let secret: Vec<u8> = secret.collect::<Option<_>>().ok_or_else(wrong)?;
-    if addresses.len() != sockets.len() || secret.is_empty() {
+    if places.len() != sockets.len() || secret.is_empty() {
         return Err(wrong());
     }
-    let mut sockets: Vec<_> = addresses.into_iter().zip(sockets.into_iter().map(TcpListener::from)).collect();
-    let admin = if offer["admin"] == true { sockets.pop() } else { None };
+    let admin = match offer["admin"] == true {
+        true => places.pop().and_then(|place| place.address.inet()).zip(sockets.pop().map(TcpListener::from)),
+        false => None,
+    };
+    let listening = |(place, fd): (Place, OwnedFd)| {
+        let socket = Listening::from_fd(&place, fd);
+        (place, socket)
+    };
+    let sockets = places.into_iter().zip(sockets).map(listening).collect();
     Ok(Some(Received { legacy: Legacy { secret, sockets }, admin, before }))
 }
 
@@ -123,15 +131,17 @@ pub(crate) async fn hand_over(program: &Path, arguments: Vec<OsString>, offer: O
 
 async fn give(listener: &UnixListener, offer: &Offer) -> io::Result<()> {
     let (mut stream, _) = listener.accept().await?;
-    let all: Vec<_> = offer.legacy.sockets.iter().chain(&offer.admin).collect();
+    let sockets = offer.legacy.sockets.iter().map(|(place, socket)| (place.to_string(), socket.as_fd()));
+    let admin = offer.admin.iter().map(|(address, socket)| (address.to_string(), socket.as_fd()));
+    let all: Vec<_> = sockets.chain(admin).collect();
     if all.len() > MOST {
         return Err(io::Error::other(format!("more than {MOST} sockets cannot be handed over")));
     }
-    let addresses: Vec<String> = all.iter().map(|(address, _)| address.to_string()).collect();
+    let addresses: Vec<&str> = all.iter().map(|(place, _)| place.as_str()).collect();
     let text =
         json!({ "addresses": addresses, "admin": offer.admin.is_some(), "secret": offer.legacy.secret });
     let text = format!("{text}\n");
-    let fds: Vec<_> = all.iter().map(|(_, socket)| socket.as_fd()).collect();
+    let fds: Vec<_> = all.iter().map(|(_, socket)| *socket).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     ancillary.push(SendAncillaryMessage::ScmRights(&fds));

@@ -10,6 +10,7 @@ mod demo;
 mod documents;
 mod explain;
 mod handover;
+mod hash_password;
 mod reference;
 mod reload;
 mod run;

@@ -150,11 +150,14 @@ fn serve_admin(
 fn greet(control: &Control, admin: Option<&tokio::net::TcpListener>, hints: &dyn Fn(&str) -> Vec<String>) {
     let mut lines = vec![format!("sluice {}", env!("CARGO_PKG_VERSION"))];
     let addresses = control.addresses();
-    lines.extend(addresses.iter().map(|(name, address)| format!("listening  {name}  http  {address}")));
+    lines.extend(addresses.iter().map(|(name, protocol, address)| {
+        let protocol = protocol.word();
+        format!("listening  {name}  {protocol}  {address}")
+    }));
     if let Some(address) = admin.and_then(|listener| listener.local_addr().ok()) {
         lines.push(format!("admin  http://{address}"));
     }
-    if let Some((_, address)) = addresses.first() {
+    if let Some((.., address)) = addresses.first() {
         lines.extend(hints(&address.to_string()));
     }
     lines.push("ready".to_owned());
@@ -245,6 +248,7 @@ impl Keeper {
                     Request::Changed => self.changed().await,
                     Request::HandedOver(Ok(())) => {
                         self.diagnostics.info("a new process has taken over", &[]);
+                        self.control.handed_over();
                         // It answers at the admin endpoints' socket too.
                         self.stop_admin = None;
                         break;

@@ -4,7 +4,7 @@
 //! set up fails where it stands, with a sentence. That is why this crate panics where others may not.
 //!
 //! Read [`Origin`] (what stands behind the gateway), [`Gateway`] (the real program), then [`Wire`] (what
-//! stands before it).
+//! stands before it). [`tls`] puts TLS between them, [`Peer`] real servers beside them.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -21,6 +21,7 @@ mod origin;
 mod peer;
 mod program;
 mod scratch;
+pub mod tls;
 mod wire;
 
 pub use deadline::{DEADLINE, eventually, within};

@@ -1,4 +1,5 @@
-//! Real servers beside the gateway: nginx, HAProxy, Python's http.server, from Debian's packages.
+//! Real servers beside the gateway: nginx, HAProxy, Python's http.server, Redis and MariaDB, from Debian's
+//! packages.
 //!
 //! They run on free loopback ports from documents of their own and are killed, by their own id, when
 //! dropped. Tests that need one live in modules called `with_peers`, so that `cargo xtask test
@@ -90,6 +91,30 @@ impl Peer {
         Peer::start("python3", &arguments, port, scratch).await
     }
 
+    /// Redis, empty and without a file. Its client speaks first: `redis-cli -h HOST -p PORT`.
+    pub async fn redis() -> Peer {
+        let (scratch, port) = (Scratch::new(), free_port().to_string());
+        let here = scratch.path().display().to_string();
+        let kept = ["--save", "", "--appendonly", "no", "--dir", &here];
+        let arguments = [&["--bind", "127.0.0.1", "--port", &port][..], &kept].concat();
+        Peer::start("redis-server", &arguments, port.parse().unwrap(), scratch).await
+    }
+
+    /// MariaDB, empty, where everybody may do everything. The server speaks first:
+    /// `mariadb --no-defaults --protocol=tcp -h HOST -P PORT`.
+    pub async fn mariadb() -> Peer {
+        let (scratch, port) = (Scratch::new(), free_port());
+        let here = scratch.path().display();
+        // No tables of rights and no InnoDB: it needs no preparation and starts in a moment.
+        let arguments = format!(
+            "--no-defaults --user=root --skip-grant-tables --skip-innodb --default-storage-engine=Aria \
+             --skip-log-bin --bind-address=127.0.0.1 --port={port} --datadir={here} --socket={here}/socket \
+             --pid-file={here}/pid"
+        );
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        Peer::start("mariadbd", &arguments, port, scratch).await
+    }
+
     async fn start(program: &str, arguments: &[&str], port: u16, scratch: Scratch) -> Peer {
         // Debian keeps daemons out of a user's PATH.
         let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
@@ -126,5 +151,30 @@ impl Peer {
     /// Kills it as `kill -9` does and waits until it is gone.
     pub async fn kill(&mut self) {
         self.child.kill().await.unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    mod with_peers {
+        use super::super::*;
+        use crate::program::Program;
+        use crate::wire::Wire;
+
+        #[tokio::test]
+        async fn redis_answers_its_client() {
+            let redis = Peer::redis().await;
+            Wire::connect(redis.address()).await.send("PING\r\n").await.expect("+PONG\r\n").await;
+        }
+
+        #[tokio::test]
+        async fn mariadb_answers_its_client() {
+            let mariadb = Peer::mariadb().await;
+            let port = mariadb.address().port().to_string();
+            let client = ["mariadb", "--no-defaults", "--protocol=tcp", "-h", "127.0.0.1", "-P", &port];
+            let ask = Program::at("/usr/bin/env").arguments(client).arguments(["-Ne", "select 6 * 7"]);
+            let answer = ask.finish().await;
+            assert_eq!((answer.code(), answer.stdout.as_str()), (0, "42\n"), "{}", answer.stderr);
+        }
     }
 }

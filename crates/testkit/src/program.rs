@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use crate::deadline::within;
@@ -15,6 +15,7 @@ pub struct Program {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     directory: Option<PathBuf>,
+    input: Option<String>,
 }
 
 /// What a program that has ended left.
@@ -59,7 +60,13 @@ fn sluice_path() -> PathBuf {
 impl Program {
     /// The program at `path`, without arguments.
     pub fn at(path: impl Into<PathBuf>) -> Program {
-        Program { path: path.into(), arguments: Vec::new(), environment: Vec::new(), directory: None }
+        Program {
+            path: path.into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            directory: None,
+            input: None,
+        }
     }
 
     /// Adds arguments.
@@ -80,10 +87,17 @@ impl Program {
         self
     }
 
+    /// What it reads from its standard input, when it is run to its end.
+    pub fn input(mut self, text: &str) -> Program {
+        self.input = Some(text.to_owned());
+        self
+    }
+
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.args(&self.arguments).envs(self.environment.iter().cloned());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
@@ -99,6 +113,10 @@ impl Program {
         let what = self.describe();
         let mut child = self.command().spawn().unwrap_or_else(|error| panic!("cannot start {what}: {error}"));
         let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        if let (Some(text), Some(mut stdin)) = (&self.input, child.stdin.take()) {
+            // A program that does not read all of it is no failure of the test; a pipe holds what tests send.
+            let _ = stdin.write_all(text.as_bytes()).await;
+        }
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let (status, _, _) = within(&format!("the end of {what}"), async {
             tokio::join!(child.wait(), out.read_to_end(&mut stdout), err.read_to_end(&mut stderr))
@@ -118,5 +136,7 @@ mod tests {
         let shell = Program::at("/bin/sh").environment("WORD", "hello");
         let ended = shell.arguments(["-c", "echo $WORD; echo no >&2; exit 78"]).finish().await;
         assert_eq!((ended.code(), ended.stdout.as_str(), ended.stderr.as_str()), (78, "hello\n", "no\n"));
+        let fed = Program::at("/bin/sh").arguments(["-c", "cat"]).input("fed").finish().await;
+        assert_eq!(fed.stdout, "fed");
     }
 }

@@ -2,16 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::deadline::within;
 use crate::message::{Answer, Broken, RawBody, RawHead, Reader, Received, answer_ends, request_ends};
 
-/// One connection to a server under test. Every wait has a deadline.
+/// One connection to a server under test, TCP or what runs over it. Every wait has a deadline.
 #[derive(Debug)]
-pub struct Wire {
-    reader: Reader<TcpStream>,
+pub struct Wire<S = TcpStream> {
+    reader: Reader<S>,
 }
 
 impl Wire {
@@ -34,7 +34,7 @@ impl Wire {
     /// A connection that was accepted.
     pub(crate) fn over(stream: TcpStream) -> Wire {
         stream.set_nodelay(true).unwrap();
-        Wire { reader: Reader::new(stream) }
+        Wire::through(stream)
     }
 
     /// Our end's address.
@@ -42,9 +42,26 @@ impl Wire {
         self.reader.from.local_addr().unwrap()
     }
 
+    /// Resets the connection: the peer sees ECONNRESET, not an end.
+    pub fn reset(self) {
+        self.reader.from.set_zero_linger().unwrap();
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// A connection through this stream, which is set up.
+    pub fn through(stream: S) -> Wire<S> {
+        Wire { reader: Reader::new(stream) }
+    }
+
+    /// What the bytes go through.
+    pub fn stream(&self) -> &S {
+        &self.reader.from
+    }
+
     /// Sends these bytes, in as many segments as the kernel likes. A peer that has closed is no failure
     /// here: what it answered is what counts.
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Wire {
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Wire<S> {
         let _ = within("sending", self.reader.from.write_all(bytes.as_ref())).await;
         self
     }
@@ -55,14 +72,9 @@ impl Wire {
     }
 
     /// Tells the peer that nothing more will come, and goes on reading.
-    pub async fn half_close(&mut self) -> &mut Wire {
+    pub async fn half_close(&mut self) -> &mut Wire<S> {
         let _ = within("half-closing", self.reader.from.shutdown()).await;
         self
-    }
-
-    /// Resets the connection: the peer sees ECONNRESET, not an end.
-    pub fn reset(self) {
-        self.reader.from.set_zero_linger().unwrap();
     }
 
     /// Exactly one answer to a request that is not HEAD. Interim answers (1xx but 101) are skipped.
@@ -131,7 +143,7 @@ impl Wire {
     }
 
     /// The very next bytes must be these.
-    pub async fn expect(&mut self, bytes: impl AsRef<[u8]>) -> &mut Wire {
+    pub async fn expect(&mut self, bytes: impl AsRef<[u8]>) -> &mut Wire<S> {
         let read = self.read(bytes.as_ref().len()).await;
         assert_eq!(String::from_utf8_lossy(&read), String::from_utf8_lossy(bytes.as_ref()));
         self

@@ -7,13 +7,10 @@ use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request};
 use sluice_testkit::within;
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 
-/// One connection.
+/// One connection; it ends when this and all of its streams are dropped.
 pub(crate) struct Client {
     pub(crate) send: SendRequest<Bytes>,
-    /// Gives how the connection ended.
-    pub(crate) driver: JoinHandle<Result<(), h2::Error>>,
 }
 
 /// An answer with its whole body.
@@ -45,7 +42,8 @@ impl Client {
     pub(crate) async fn with(address: SocketAddr, builder: &h2::client::Builder) -> Client {
         let stream = TcpStream::connect(address).await.unwrap();
         let (send, connection) = within("the HTTP/2 handshake", builder.handshake(stream)).await.unwrap();
-        Client { send, driver: tokio::spawn(connection) }
+        tokio::spawn(connection);
+        Client { send }
     }
 
     /// Begins a request; its body is sent through the stream given back.

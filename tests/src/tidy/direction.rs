@@ -47,6 +47,7 @@ const RESERVED: &[(&str, &[&str])] = &[
 const STOREYS: &[&[&str]] = &[
     &[
         "value",
+        "address",
         "problem",
         "failure",
         "facts",
@@ -55,6 +56,8 @@ const STOREYS: &[&[&str]] = &[
         "closest",
         "percent",
         "field_values",
+        "line_file",
+        "credentials",
         "request_id",
         "resolve",
         "sockets",

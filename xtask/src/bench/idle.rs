@@ -8,8 +8,9 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::http::{Listen, start};
 use super::processor::resident;
-use super::servers::{Server, Servers};
+use super::servers::Server;
 use crate::Failed;
 
 /// Connections from one address to one port: the kernel's range of source ports holds no more.
@@ -19,7 +20,7 @@ pub(super) fn run(connections: usize) -> Result<(), Failed> {
     if connections > MOST {
         return Err(format!("at most {MOST} connections: source ports run short"));
     }
-    let servers = Servers::start()?;
+    let servers = start(Listen::Http1, None)?;
     println!("\nidle: {connections} keep-alive connections after one request each");
     println!("  {:<8} {:>12} {:>12} {:>16}", "", "before KiB", "after KiB", "KiB/connection");
     for proxy in &servers.proxies {

@@ -4,46 +4,70 @@
 //! one run, so that a slow minute of the machine slows all of them; medians over the rounds; everything that
 //! was started is stopped, also after a failure.
 
+mod certificate;
+mod compare;
+mod counted;
+mod h2load;
+mod http;
 mod http1;
+mod http2;
 mod idle;
 mod processor;
 mod servers;
+mod tcp;
+mod tcp_ends;
+mod tls;
 mod wrk;
+
+use compare::Options;
 
 use crate::Failed;
 use crate::packages::{how_to_install, install_missing};
 use crate::step::{cargo, none_left, number, option, run as run_step};
 
+pub(crate) use tcp::NGINX_STREAM;
+
+const NAMES: &str = "h1, h2, tls, tcp, idle, routes or balance";
+
 pub(crate) fn run(arguments: &[&str]) -> Result<(), Failed> {
-    let (what, rest) = arguments.split_first().ok_or("bench what? h1, idle, routes or balance")?;
+    let (what, rest) = arguments.split_first().ok_or_else(|| format!("bench what? {NAMES}"))?;
     let mut rest = rest.to_vec();
     match *what {
-        "h1" => {
-            let options = http1::Options {
-                seconds: number(&mut rest, "--seconds", 5)?,
-                rounds: number(&mut rest, "--rounds", 5)?,
-                connections: number(&mut rest, "--connections", 64)?,
-                only: option(&mut rest, "--only")?.map(String::from),
-            };
-            none_left(&rest)?;
-            prepare()?;
-            http1::run(&options)
-        }
+        "h1" => http1::run(&comparison(&mut rest, 64)?),
+        "h2" => http2::run(&comparison(&mut rest, 8)?),
+        "tls" => tls::run(&comparison(&mut rest, 32)?),
+        "tcp" => tcp::run(&comparison(&mut rest, 16)?),
         "idle" => {
             let connections = number(&mut rest, "--connections", 10_000)?;
             none_left(&rest)?;
-            prepare()?;
+            prepare(None)?;
             idle::run(connections)
         }
-        // The far end of `idle`, in a process of its own with a higher limit on open files.
+        // The far ends of benchmarks, in processes of their own: on another core, with other limits.
         "idle-client" => idle::client(&rest),
+        "tcp-origin" => tcp_ends::origin(&rest),
+        "tcp-client" => tcp_ends::client(&rest),
         "routes" => example("sluice-proxy", "bench_routes", &rest),
         "balance" => example("sluice-traffic", "bench_balance", &rest),
-        other => Err(format!("no benchmark {other:?}; there are h1, idle, routes and balance")),
+        other => Err(format!("no benchmark {other:?}; there are {NAMES}")),
     }
 }
 
-fn prepare() -> Result<(), Failed> {
+/// Reads the options of a comparison of proxies and makes ready for it.
+fn comparison(rest: &mut Vec<&str>, connections: usize) -> Result<Options, Failed> {
+    let options = Options {
+        seconds: number(rest, "--seconds", 5)?,
+        rounds: number(rest, "--rounds", 5)?,
+        connections: number(rest, "--connections", connections)?,
+        only: option(rest, "--only")?.map(String::from),
+        without: option(rest, "--without")?.map(String::from),
+    };
+    none_left(rest)?;
+    prepare(options.without.as_deref())?;
+    Ok(options)
+}
+
+fn prepare(without: Option<&str>) -> Result<(), Failed> {
     let missing = install_missing();
     if !missing.is_empty() {
         return Err(how_to_install(&missing));
@@ -52,7 +76,10 @@ fn prepare() -> Result<(), Failed> {
     if cores < 2 {
         return Err("a comparison needs two cores: one for the proxy, one for the origin and the load".into());
     }
-    run_step(&mut cargo(["build", "--locked", "--release", "--package", "sluice"]))
+    match without {
+        Some("sluice") => Ok(()),
+        _ => run_step(&mut cargo(["build", "--locked", "--release", "--package", "sluice"])),
+    }
 }
 
 fn example(package: &str, name: &str, arguments: &[&str]) -> Result<(), Failed> {

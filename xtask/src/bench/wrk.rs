@@ -2,21 +2,9 @@
 
 use std::process::Command;
 
+use super::compare::{Answered, Latency};
 use crate::Failed;
 use crate::step::output;
-
-/// What one run gave.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Answered {
-    pub(super) requests: f64,
-    pub(super) per_second: f64,
-    /// Milliseconds that half of the answers stayed within.
-    pub(super) p50: f64,
-    /// Milliseconds that 99 of 100 answers stayed within.
-    pub(super) p99: f64,
-    /// Answers other than 2xx and 3xx, and socket errors.
-    pub(super) errors: f64,
-}
 
 /// How wrk drives.
 #[derive(Clone, Copy, Debug)]
@@ -43,12 +31,13 @@ pub(super) fn drive(how: Drive<'_>) -> Result<Answered, Failed> {
 
 fn parse(text: &str) -> Option<Answered> {
     let mut answered = Answered::default();
+    let mut latency = Latency::default();
     for line in text.lines().map(str::trim) {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
-            ["50%", time] => answered.p50 = milliseconds(time)?,
-            ["99%", time] => answered.p99 = milliseconds(time)?,
-            [count, "requests", "in", ..] => answered.requests = count.parse().ok()?,
+            ["50%", time] => latency.p50 = milliseconds(time)?,
+            ["99%", time] => latency.p99 = milliseconds(time)?,
+            [count, "requests", "in", ..] => answered.count = count.parse().ok()?,
             ["Requests/sec:", rate] => answered.per_second = rate.parse().ok()?,
             ["Non-2xx", "or", "3xx", "responses:", count] => answered.errors += count.parse::<f64>().ok()?,
             ["Socket", "errors:", ..] => {
@@ -58,7 +47,8 @@ fn parse(text: &str) -> Option<Answered> {
             _ => {}
         }
     }
-    (answered.requests > 0.0).then_some(answered)
+    answered.latency = Some(latency);
+    (answered.count > 0.0).then_some(answered)
 }
 
 fn milliseconds(text: &str) -> Option<f64> {
@@ -83,8 +73,8 @@ mod tests {
             Latency   1.04ms  100.00us   3.25ms   88.10%\n  Latency Distribution\n     50%    0.98ms\n     75%    1.10ms\n     \
             90%    1.26ms\n     99%   12.00us\n  12345 requests in 1.10s, 2.00MB read\n  Socket errors: connect 0, read 2, write 0, timeout 1\n  \
             Non-2xx or 3xx responses: 4\nRequests/sec:  11222.73\nTransfer/sec:      1.82MB\n";
-        let expected =
-            Answered { requests: 12345.0, per_second: 11222.73, p50: 0.98, p99: 0.012, errors: 7.0 };
+        let latency = Some(Latency { p50: 0.98, p99: 0.012 });
+        let expected = Answered { count: 12345.0, per_second: 11222.73, latency, errors: 7.0 };
         assert_eq!(parse(text), Some(expected));
         assert_eq!(parse("unable to connect"), None);
     }

@@ -13,7 +13,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::h1::{self, Persist};
 use sluice_http::{NameId, Request, RequestHead, Response, Version};
-use sluice_traffic::breaker::Admission;
 use sluice_traffic::retry::{self, Sent};
 use sluice_traffic::selection::Tried;
 
@@ -23,7 +22,8 @@ use crate::failure::{Failure, Retry};
 use crate::problem::{At, Problems};
 use crate::stream::Care;
 use crate::upstream::Local;
-use crate::upstream::connection::{Connection, Origin, dial};
+use crate::upstream::attempt;
+use crate::upstream::connection::{Connection, Dial, Origin, dial};
 use crate::upstream::live::InFlight;
 use crate::upstream::pick::{Came, Choice};
 use crate::upstream::send::{self, ANSWER_LIMITS, Answer, Lost, Terms};
@@ -83,8 +83,8 @@ pub enum HostConfig {
 pub struct Forward {
     /// The upstream's position in the model.
     pub upstream: usize,
-    timeout: Option<Duration>,
-    attempts: u32,
+    pub(super) timeout: Option<Duration>,
+    pub(super) attempts: u32,
     statuses: Vec<u16>,
     non_idempotent: bool,
     host: HostConfig,
@@ -219,7 +219,7 @@ impl Forward {
         let endpoint = &local.shared.endpoints[choice.index];
         match &self.host {
             HostConfig::Preserve => {}
-            HostConfig::Endpoint => request.head.fields.set(NameId::Host, endpoint.address.as_bytes()),
+            HostConfig::Endpoint => request.head.fields.set(NameId::Host, endpoint.host().as_bytes()),
             HostConfig::Set(host) => request.head.fields.set(NameId::Host, host.as_bytes()),
         }
         let mut now = started;
@@ -228,36 +228,40 @@ impl Forward {
             deadline.set(started, limit);
             Rc::new(deadline)
         });
-        let record = Recorder { scene, local, index: choice.index, admission: choice.admission, done: false };
+        let noting = attempt::Attempt::begin((scene.world, scene.events), local, &choice);
         // A body that was pulled is gone; without it the request would be another one.
         let has_body = !request.body.is_empty();
         let whole = |request: &Request| !has_body || !request.body.is_empty();
         let mut stale_allowed = true;
-        let result = loop {
-            let (connection, origin) =
-                match connect(scene, local, choice.index, request, (stale_allowed, started)).await {
-                    Ok(pair) => pair,
-                    Err(failure) => break Err(Lost { failure, sent: Sent::Nothing }),
-                };
-            if origin == Origin::Fresh {
-                now = scene.world.clock.now();
-            }
-            exchange.phases.connected = now.saturating_duration_since(exchange.started);
-            let guard = InFlight::begin(&endpoint.live);
-            let terms = terms(scene, local, choice.index, (now, total.clone()));
-            let result = send::exchange(connection, request, persist, guard, &terms).await;
-            match result {
-                Err(lost) if origin == Origin::Reused && whole(request) && lost.may_resend(request) => {
-                    stale_allowed = false;
+        let result =
+            loop {
+                let (connection, origin) =
+                    match connect(scene, (local, choice.index), exchange, request, (stale_allowed, started))
+                        .await
+                    {
+                        Ok(pair) => pair,
+                        Err(failure) => break Err(Lost { failure, sent: Sent::Nothing }),
+                    };
+                if origin == Origin::Fresh {
+                    now = scene.world.clock.now();
                 }
-                result => break result,
-            }
-        };
+                exchange.phases.connected = now.saturating_duration_since(exchange.started);
+                let guard = InFlight::begin(&endpoint.live);
+                let terms = terms(scene, local, choice.index, (now, total.clone()));
+                let result = send::exchange(connection, request, persist, guard, &terms).await;
+                match result {
+                    Err(lost) if origin == Origin::Reused && whole(request) && lost.may_resend(request) => {
+                        stale_allowed = false;
+                    }
+                    result => break result,
+                }
+            };
         let ended = scene.world.clock.now();
         if result.is_ok() {
             exchange.phases.first_byte = ended.saturating_duration_since(exchange.started);
         }
-        record.note(&result, started, ended);
+        let latency = ended.saturating_duration_since(started);
+        noting.note(came(&result).map(|came| (came, latency)), ended);
         Attempt { choice, result, whole: whole(request) }
     }
 
@@ -332,8 +336,8 @@ fn terms<'a>(
 /// A connection to the endpoint: a pooled one, or a new one.
 async fn connect(
     scene: &Scene<'_>,
-    local: &Rc<Local>,
-    index: usize,
+    (local, index): (&Rc<Local>, usize),
+    exchange: &Exchange,
     request: &Request,
     (pooled, now): (bool, Instant),
 ) -> Result<(Box<Connection>, Origin), Failure> {
@@ -344,13 +348,15 @@ async fn connect(
         return Ok((connection, Origin::Reused));
     }
     let endpoint = &local.shared.endpoints[index];
-    let connect = local.shared.policy.timeouts.connect;
-    let connection = dial(endpoint, pool, scene.world, connect, || scene.events.shed(&endpoint.live)).await?;
+    let policy = &local.shared.policy;
+    let header = policy.proxy_protocol.map_or(Vec::new(), |version| version.connection(exchange));
+    let how = Dial { connect: policy.timeouts.connect, header: &header };
+    let connection = dial(endpoint, pool, scene.world, &how, || scene.events.shed(&endpoint.live)).await?;
     local.endpoint_cells[index].opened.add(1);
     Ok((connection, Origin::Fresh))
 }
 
-fn class(failure: Failure) -> retry::Class {
+pub(super) fn class(failure: Failure) -> retry::Class {
     match failure.row().retry {
         Retry::No => retry::Class::Never,
         Retry::Any => retry::Class::Always,
@@ -358,46 +364,11 @@ fn class(failure: Failure) -> retry::Class {
     }
 }
 
-/// Notes an attempt's end at its endpoint exactly once, also when the exchange is abandoned.
-struct Recorder<'a> {
-    scene: &'a Scene<'a>,
-    local: &'a Rc<Local>,
-    index: usize,
-    admission: Option<Admission>,
-    done: bool,
-}
-
-impl Recorder<'_> {
-    fn note(mut self, result: &Result<Answer, Lost>, started: Instant, ended: Instant) {
-        self.done = true;
-        let latency = ended.saturating_duration_since(started);
-        let (came, code, latency) = match result {
-            Ok(Answer::Response(head, ..)) if head.status >= 500 => (Came::ServerError, None, Some(latency)),
-            Ok(_) => (Came::Answer, None, Some(latency)),
-            Err(lost) if lost.failure.row().side == crate::failure::Side::Upstream => {
-                (Came::Failure, Some(lost.failure), None)
-            }
-            Err(lost) => (Came::Nothing, Some(lost.failure), None),
-        };
-        self.local.endpoint_cells[self.index].attempted(code.map_or(Ok(()), Err));
-        if let Some(latency) = latency {
-            self.local.cells.latency(latency);
-        }
-        self.record(came, latency, ended);
-    }
-
-    fn record(&self, came: Came, latency: Option<Duration>, now: Instant) {
-        let now = self.scene.world.clock.moment(now);
-        if let Some(change) = self.local.record(self.index, self.admission, came, (now, latency)) {
-            self.scene.events.breaker_changed(&self.local.shared, self.index, change);
-        }
-    }
-}
-
-impl Drop for Recorder<'_> {
-    fn drop(&mut self) {
-        if !self.done {
-            self.record(Came::Nothing, None, self.scene.world.clock.now());
-        }
+/// What came of an attempt, for its endpoint.
+fn came(result: &Result<Answer, Lost>) -> Result<Came, Failure> {
+    match result {
+        Ok(Answer::Response(head, ..)) if head.status >= 500 => Ok(Came::ServerError),
+        Ok(_) => Ok(Came::Answer),
+        Err(lost) => Err(lost.failure),
     }
 }

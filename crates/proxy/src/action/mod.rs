@@ -1,5 +1,6 @@
 //! What a route does; one file each.
 
+pub mod connect;
 pub mod forward;
 pub mod forward_proxy;
 pub mod redirect;

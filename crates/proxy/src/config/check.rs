@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use sluice_http::h1::Limits;
 
-use super::document::{Document, Listener, ListenerHttp2, ProxyProtocol, Route as RouteDocument};
+use super::document::{Document, Listener, ListenerHttp2, Protocol, ProxyProtocol, Route as RouteDocument};
 use super::model::{self, Http2Policy, ListenerPolicy, ListenerTimeouts, Missing, Model, Route};
+use super::streams::{self, Kind};
 use crate::action::Action;
 use crate::action::redirect::Redirect;
 use crate::action::respond::Respond;
+use crate::address::Address;
 use crate::pipeline::forwarded;
 use crate::problem::{At, Problems};
-use crate::route::{RouteSpec, Table, parse_time};
+use crate::route::{RouteSpec, Streams, Table, parse_time};
+use crate::sockets::{Place, Transport};
 use crate::upstream::config::Policy;
 use crate::value::{ByteSize, Period};
 
@@ -24,7 +27,7 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
     check_process(document, &mut problems);
     let listeners = check_listeners(document, &mut problems);
     let upstreams = check_upstreams(document, &mut problems);
-    let (table, connect) = check_matches(document, &mut problems);
+    let (tables, streams) = check_matches(document, &mut problems);
     let dns = (document.dns.as_ref())
         .map(|config| config.check(&At::root().key("dns"), &mut problems))
         .unwrap_or_default();
@@ -37,7 +40,8 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
     let access_log = (document.access_log.as_ref())
         .and_then(|config| config.build(&At::root().key("access_log"), &mut problems));
     if problems.is_empty() {
-        return Ok(Model { listeners, table, connect, dns, routes, upstreams, access_log });
+        let (table, connect) = tables;
+        return Ok(Model { listeners, table, connect, streams, dns, routes, upstreams, access_log });
     }
     Err(problems)
 }
@@ -64,13 +68,14 @@ fn check_listeners(document: &Document, problems: &mut Problems) -> Vec<Arc<List
             .add(&at, "there is no listener: nothing would be accepted")
             .hint("add [listeners.web] with address = \"127.0.0.1:8080\"");
     }
-    let mut taken: HashMap<SocketAddr, &str> = HashMap::new();
+    let mut taken: HashMap<Place, &str> = HashMap::new();
     let mut out = Vec::new();
     for (name, listener) in &document.listeners {
         let at = at.key(name);
         let Some(policy) = check_listener(name, listener, &at, problems) else { continue };
-        match taken.insert(policy.address, name) {
-            Some(other) if policy.address.port() != 0 => {
+        let free_port = policy.place.address.inet().is_some_and(|address| address.port() == 0);
+        match taken.insert(policy.place.clone(), name) {
+            Some(other) if !free_port => {
                 problems.add(&at.key("address"), format!("listener `{other}` has the same address"));
             }
             _ => out.push(Arc::new(policy)),
@@ -122,7 +127,8 @@ fn check_listener(
     }
     Some(ListenerPolicy {
         name: Arc::from(name),
-        address: problems.take(&at.key("address"), parse_address(&listener.address))?,
+        place: check_place(listener, at, problems)?,
+        mode: check_mode(listener, at, problems),
         forwarded: forwarded::Policy {
             trusted: listener.trusted_proxies.clone(),
             forwarded: listener.forwarded,
@@ -134,13 +140,17 @@ fn check_listener(
             .and_then(|config| check_proxy_protocol(config, &at.key("proxy_protocol"), problems)),
         timeouts: ListenerTimeouts {
             head: or(timeouts.head, 10),
-            idle: or(timeouts.idle, 60),
+            idle: or(timeouts.idle, default_idle(listener.protocol)),
             stall: or(timeouts.stall, 30),
             total: timeouts.total.map(|period| period.0),
         },
         limits: heads,
         body_limit: limits.body.map_or(u64::MAX, |size| size.0),
-        connections: limits.connections.unwrap_or(u32::MAX),
+        connections: limits.connections.unwrap_or(match listener.protocol {
+            Protocol::Udp => 10_000,
+            Protocol::Http | Protocol::Tcp => u32::MAX,
+        }),
+        datagram: size(limits.datagram, LONGEST_DATAGRAM).min(LONGEST_DATAGRAM),
         requests_per_connection: limits
             .requests_per_connection
             .filter(|count| *count > 0)
@@ -191,8 +201,67 @@ fn check_proxy_protocol(
     Some(model::ProxyProtocol { from: config.from.clone(), missing, timeout })
 }
 
-/// "127.0.0.1:80", "[::1]:80", or ":80" for every IPv4 address.
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
+/// What UDP can carry over IPv6, which is more than over IPv4.
+const LONGEST_DATAGRAM: usize = 65_527;
+
+/// In seconds.
+fn default_idle(protocol: Protocol) -> u64 {
+    match protocol {
+        Protocol::Http => 60,
+        Protocol::Tcp => 600,
+        Protocol::Udp => 30,
+    }
+}
+
+fn check_place(listener: &Listener, at: &At, problems: &mut Problems) -> Option<Place> {
+    let address = problems.take(&at.key("address"), parse_address(&listener.address))?;
+    let transport = match listener.protocol {
+        Protocol::Http | Protocol::Tcp => Transport::Stream,
+        Protocol::Udp => Transport::Datagram,
+    };
+    if transport == Transport::Datagram && address.inet().is_none() {
+        problems.add(&at.key("address"), "a UDP listener has an address with a port");
+        return None;
+    }
+    let http = listener.protocol == Protocol::Http;
+    for (key, unfit) in [
+        ("trusted_proxies", !http && !listener.trusted_proxies.is_empty()),
+        ("proxy_protocol", listener.protocol == Protocol::Udp && listener.proxy_protocol.is_some()),
+    ] {
+        if unfit {
+            let word = listener.protocol.word();
+            problems.add(&at.key(key), format!("`{key}` means nothing to a listener of protocol \"{word}\""));
+        }
+    }
+    Some(Place { transport, address })
+}
+
+/// "0660": who may connect to a Unix socket.
+fn check_mode(listener: &Listener, at: &At, problems: &mut Problems) -> Option<u32> {
+    let (at, text) = (at.key("mode"), listener.mode.as_ref()?);
+    if !listener.address.starts_with("unix:") {
+        problems.add(&at, "only a Unix socket has a mode");
+        return None;
+    }
+    let digits = (3..=4).contains(&text.len()).then(|| u32::from_str_radix(text, 8).ok()).flatten();
+    if digits.is_none_or(|mode| mode > 0o777) {
+        problems
+            .add(&at, format!("`{text}` is not a mode"))
+            .hint("three octal digits, as chmod takes them: \"0660\"");
+        return None;
+    }
+    digits
+}
+
+/// "127.0.0.1:80", "[::1]:80", ":80" for every IPv4 address, or "unix:/path".
+fn parse_address(text: &str) -> Result<Address, String> {
+    if let Some(unix) = Address::unix(text) {
+        return unix;
+    }
+    parse_inet(text).map(Address::Inet)
+}
+
+fn parse_inet(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix(':')
         && let Ok(port) = port.parse()
     {
@@ -200,7 +269,7 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
     }
     text.parse().map_err(|_| {
         format!(
-            "`{text}` is not an address with a port; write \"127.0.0.1:8080\", \"[::]:8080\" or \":8080\""
+            "`{text}` is not an address with a port; write \"127.0.0.1:8080\", \"[::]:8080\", \":8080\" or \"unix:/run/sluice.sock\""
         )
     })
 }
@@ -212,10 +281,11 @@ fn check_upstreams(document: &Document, problems: &mut Problems) -> Vec<(Arc<str
         .collect()
 }
 
-fn check_matches(document: &Document, problems: &mut Problems) -> (Table, Option<Table>) {
+/// The tables of HTTP requests and of CONNECT, and the routes of connections and flows.
+fn check_matches(document: &Document, problems: &mut Problems) -> ((Table, Option<Table>), Streams) {
     let at = At::root().key("routes");
     let mut names: HashMap<&str, usize> = HashMap::new();
-    let mut specs = Vec::with_capacity(document.routes.len());
+    let (mut specs, mut streams) = (Vec::with_capacity(document.routes.len()), Vec::new());
     for (index, route) in document.routes.iter().enumerate() {
         let at = at.index(index);
         if route.name.is_empty() || route.name.bytes().any(|byte| byte < 0x20) {
@@ -227,6 +297,10 @@ fn check_matches(document: &Document, problems: &mut Problems) -> (Table, Option
         }
         let expires =
             route.expires.as_ref().and_then(|text| problems.take(&at.key("expires"), parse_time(text)));
+        let kind = streams::check(document, route, &at, problems);
+        if kind == Kind::Streams {
+            streams.push(index);
+        }
         specs.push(RouteSpec {
             name: &route.name,
             matches: &route.matches,
@@ -237,15 +311,26 @@ fn check_matches(document: &Document, problems: &mut Problems) -> (Table, Option
         });
     }
     let listeners: Vec<&str> = document.listeners.keys().map(String::as_str).collect();
-    let table = Table::build(&specs, &listeners, problems);
+    // Sound routes only: what is wrong with one is said once, by the table of all.
+    let before = problems.iter().len();
+    let mut requests = specs.clone();
+    streams.iter().for_each(|&index| requests[index].enabled = false);
+    let table = Table::build(&requests, &listeners, problems);
+    if problems.iter().len() > before {
+        streams.clear();
+    }
+    let streams = Streams::build(&specs, streams, &listeners, problems);
+    ((table, connect_table(document, requests, &listeners)), streams)
+}
+
+/// The routes that CONNECT may take, if there are any. What is wrong with them is known from the table of all.
+fn connect_table(document: &Document, mut specs: Vec<RouteSpec<'_>>, listeners: &[&str]) -> Option<Table> {
     let mut proxies = false;
     for (spec, route) in specs.iter_mut().zip(&document.routes) {
         proxies |= route.forward_proxy.is_some();
         spec.enabled &= route.forward_proxy.is_some();
     }
-    // What is wrong with these routes is known from the table of all.
-    let connect = proxies.then(|| Table::build(&specs, &listeners, &mut Problems::new()));
-    (table, connect)
+    proxies.then(|| Table::build(&specs, listeners, &mut Problems::new()))
 }
 
 fn check_route(route: &RouteDocument, upstreams: &[&str], at: &At, problems: &mut Problems) -> Option<Route> {

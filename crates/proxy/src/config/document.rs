@@ -70,8 +70,12 @@ pub struct Admin {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// Address and port: "127.0.0.1:8080", "[::]:80", ":8080" for every address.
+    /// Address and port: "127.0.0.1:8080", "[::]:80", ":8080" for every IPv4 address; or a Unix socket:
+    /// "unix:/run/sluice.sock". Its peers count as 127.0.0.1.
     pub address: String,
+    /// Who may connect to a Unix socket, as chmod takes it: "0660". Default: as the umask has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
     /// What is spoken on it. Default "http".
     #[serde(default)]
     pub protocol: Protocol,
@@ -137,16 +141,33 @@ pub enum Protocol {
     /// HTTP/1.0 and HTTP/1.1.
     #[default]
     Http,
+    /// Any protocol over TCP or a Unix socket: connections are passed on as they are.
+    Tcp,
+    /// Any protocol over UDP: the datagrams of one client address are a flow to one endpoint.
+    Udp,
+}
+
+impl Protocol {
+    /// The word documents use.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Protocol::Http => "http",
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
 }
 
 /// How long things may take on a listener's connections.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenerTimeouts {
-    /// From the first byte of a head to its last. Default "10s".
+    /// From the first byte of a head to its last. Default "10s". On a TCP listener whose routes ask for a
+    /// server name: until the TLS hello is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<Period>,
-    /// Between two requests on a connection, and before the first. Default "60s".
+    /// Between two requests on a connection, and before the first. Default "60s". On a TCP listener: while
+    /// nothing moves either way; default "10m". On a UDP listener the same of a flow; default "30s".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<Period>,
     /// Without a byte of a request body arriving, or of an answer leaving. Default "30s".
@@ -173,9 +194,13 @@ pub struct ListenerLimits {
     /// Bytes of a request body. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<ByteSize>,
-    /// Open connections; further ones wait in the socket's backlog. Default: none.
+    /// Open connections; further ones wait in the socket's backlog. Default: none. On a UDP listener: open
+    /// flows; datagrams of further clients are dropped; default 10000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
+    /// Bytes of a datagram from a client of a UDP listener; longer ones are dropped. Default: what UDP takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datagram: Option<ByteSize>,
     /// Requests on one connection, after which it is closed. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_connection: Option<u32>,

@@ -135,7 +135,7 @@ impl Expander<'_> {
 
     fn refuse(&mut self, node: &Node, at: &At, part: Range<usize>, refusal: Refusal) {
         let (message, hint) = (refusal.message, Some(refusal.hint));
-        let here = Problem { at: At::root(), part: Some(part), message, hint };
+        let here = Problem { part: Some(part), hint, ..Problem::new(At::root(), message) };
         let span = locate::span(self.source, node, &here);
         self.findings.push(Finding { problem: Problem { at: at.clone(), ..here }, span });
     }

@@ -59,7 +59,7 @@ mod tests {
     fn place(source: &Source, at: &At, part: Option<Range<usize>>) -> String {
         let (tree, _) = tree::read(source);
         let tree = tree.expect("a tree");
-        let problem = Problem { at: at.clone(), part, message: String::new(), hint: None };
+        let problem = Problem { part, ..Problem::new(at.clone(), "") };
         source.slice(&span(source, &tree, &problem)).to_owned()
     }
 

@@ -22,6 +22,7 @@ pub mod report;
 mod shape;
 pub mod show;
 pub mod source;
+mod streams;
 mod suggest;
 pub mod tree;
 mod validate;

@@ -14,7 +14,8 @@ use crate::filter;
 use crate::observe::access_log;
 use crate::pipeline::forwarded;
 use crate::resolve;
-use crate::route::Table;
+use crate::route::{Streams, Table};
+use crate::sockets::Place;
 use crate::upstream::config::Policy;
 use crate::value::Network;
 
@@ -22,12 +23,14 @@ use crate::value::Network;
 pub struct Model {
     /// Sockets.
     pub listeners: Vec<Arc<ListenerPolicy>>,
-    /// Finds routes.
+    /// Finds routes of HTTP requests.
     pub table: Table,
     /// Finds routes for CONNECT: those with the action forward_proxy, if there is one.
     pub connect: Option<Table>,
     /// Where names are looked up.
     pub dns: resolve::Policy,
+    /// Finds routes of connections and flows.
+    pub streams: Streams,
     /// The routes, in the order written.
     pub routes: Vec<Route>,
     /// The upstreams by name.
@@ -62,7 +65,9 @@ pub struct ListenerPolicy {
     /// Its name.
     pub name: Arc<str>,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub place: Place,
+    /// Who may connect to its Unix socket.
+    pub mode: Option<u32>,
     /// Who is believed, and what endpoints are told.
     pub forwarded: forwarded::Policy,
     /// What is spoken on it.
@@ -75,8 +80,10 @@ pub struct ListenerPolicy {
     pub limits: Limits,
     /// The most bytes of a request body.
     pub body_limit: u64,
-    /// The most open connections.
+    /// The most open connections, or flows.
     pub connections: u32,
+    /// The most bytes of a datagram.
+    pub datagram: usize,
     /// Requests of one connection.
     pub requests_per_connection: u32,
     /// HTTP/2.

@@ -9,6 +9,7 @@ use unicode_width::UnicodeWidthChar;
 
 use super::report::Finding;
 use super::source::{Lines, Source};
+use crate::problem;
 
 /// How problems are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ fn finding_text(source: &Source, lines: &Lines<'_>, finding: &Finding, style: St
 
     let range = lines.range(position.line);
     let line = source.slice(&range);
-    if !line.trim().is_empty() {
+    if !line.trim().is_empty() && finding.problem.excerpt == problem::Excerpt::Shown {
         let from = source.boundary(finding.span.start).saturating_sub(range.start);
         let to = source.boundary(finding.span.end).saturating_sub(range.start);
         let excerpt = Excerpt::of(line, from, to);
@@ -210,6 +211,14 @@ mod tests {
         let finding = Finding::new(At::root(), 0..1, "bad `\x1b[2J`").hint("no \x07");
         let text = report(&source, &[finding], Style::Plain);
         assert!(!text.chars().any(|c| is_unsafe(c) && c != '\n'), "{text:?}");
+    }
+
+    #[test]
+    fn a_line_with_a_secret_is_not_shown() {
+        let source = Source::new("x", "a = 1\nk = 'hash'", Format::Toml);
+        let mut finding = Finding::new(At::root(), 10..16, "wrong").hint("right");
+        finding.problem.withhold();
+        assert_eq!(report(&source, &[finding], Style::Plain), "x:2:5: wrong\nhint: right\n");
     }
 
     #[test]

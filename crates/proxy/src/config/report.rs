@@ -23,7 +23,7 @@ pub struct Finding {
 
 impl Finding {
     pub(crate) fn new(at: At, span: Range<usize>, message: impl Into<String>) -> Finding {
-        Finding { problem: Problem { at, part: None, message: message.into(), hint: None }, span }
+        Finding { problem: Problem::new(at, message), span }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Finding {

@@ -10,19 +10,24 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sluice_http::{Request, Response};
 
+use crate::credentials::Verifier;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::problem::{At, Problems};
 
+pub mod basic_auth;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod headers;
+pub mod ip_access;
 pub mod query_edits;
 pub mod rewrite;
 
@@ -35,8 +40,18 @@ pub trait Filter: Debug + Send + Sync + Sized {
     /// The key that names the filter in a document.
     const NAME: &'static str;
 
-    /// Checks and compiles a configuration, which stands at `at`; `None` when it added problems.
+    /// Checks and compiles a configuration, which stands at `at`; `None` when it added problems. Pure: what
+    /// stands in files is for [`Filter::load`].
     fn build(config: &Self::Config, at: &At, problems: &mut Problems) -> Option<Self>;
+
+    /// The files it reads, so that a change of one can be noticed.
+    fn files(_config: &Self::Config) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// Reads its files and takes what it needs of the process. Called once, on the control thread, before
+    /// anything runs through it.
+    fn load(&mut self, _shared: &Shared, _at: &At, _problems: &mut Problems) {}
 
     /// Runs before the action. May change the request, answer in the action's place, or fail.
     fn on_request(
@@ -55,6 +70,20 @@ pub trait Filter: Debug + Send + Sync + Sized {
         _response: &mut Response,
     ) -> impl Future<Output = Result<(), Failure>> {
         std::future::ready(Ok(()))
+    }
+}
+
+/// What the filters of a process share. It outlives every snapshot.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Checks passwords.
+    pub verifier: Arc<Verifier>,
+}
+
+impl Shared {
+    /// That of a process that starts; `secret` is its own.
+    pub fn new(secret: &[u8]) -> Shared {
+        Shared { verifier: Verifier::new(secret) }
     }
 }
 
@@ -99,12 +128,24 @@ macro_rules! filters {
                     })*
                 }
             }
+
+            /// The files it reads.
+            pub fn files(&self) -> Vec<PathBuf> {
+                match self { $(Config::$name(config) => <$filter>::files(config),)* }
+            }
         }
 
         impl Built {
             /// The key that names it in a document.
             pub fn name(&self) -> &'static str {
                 match self { $(Built::$name(_) => <$filter>::NAME,)* }
+            }
+
+            /// Reads its files; `at` is its place in the list, as for [`Config::build`].
+            pub fn load(&mut self, shared: &Shared, at: &At, problems: &mut Problems) {
+                match self {
+                    $(Built::$name(filter) => filter.load(shared, &at.key(<$filter>::NAME), problems),)*
+                }
             }
 
             async fn on_request(&self, exchange: &mut Exchange, request: &mut Request) -> Result<Flow, Failure> {
@@ -119,6 +160,10 @@ macro_rules! filters {
 }
 
 filters! {
+    /// Lets in who proves to be a user, by name and password (RFC 7617).
+    BasicAuth => basic_auth::BasicAuth,
+    /// Lets in by the client's address.
+    IpAccess => ip_access::IpAccess,
     /// Edits the fields of requests and responses.
     Headers => headers::Headers,
     /// Changes the path and the query that the endpoint sees.
@@ -200,7 +245,12 @@ mod tests {
         for name in NAMES {
             assert!(schema.contains(&format!("\"required\":[\"{name}\"]")), "{name} in {schema}");
         }
-        let built = chain("filters = [{ headers = {} }, { rewrite = { strip_prefix = '/a' } }]");
+        let built = chain(
+            "filters = [
+               { basic_auth = { file = 'users' } }, { ip_access = { deny = ['192.0.2.1'] } },
+               { headers = {} }, { rewrite = { strip_prefix = '/a' } },
+             ]",
+        );
         assert_eq!(built.iter().map(Built::name).collect::<Vec<_>>(), NAMES);
     }
 

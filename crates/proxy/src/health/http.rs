@@ -1,6 +1,5 @@
 //! The HTTP health check: a GET whose status, and if wanted whose body, is the expected one.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
 use bytes::{Bytes, BytesMut};
@@ -9,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use sluice_http::h1::{self, Decoded, Decoder, Framing, Limits, Persist, Scanner};
 use sluice_http::{Method, NameId, RequestHead, ResponseHead};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
+use crate::address::Address;
 use crate::problem::{At, Problems};
+use crate::stream::Socket;
 use crate::value::Period;
 
 /// No more of a body than this is looked at.
@@ -80,8 +80,10 @@ impl Config {
 
 impl Check {
     /// Asks once. The error says what was wrong, for operators.
-    pub(super) async fn ask(&self, address: SocketAddr, name: &str) -> Result<(), String> {
-        let mut stream = TcpStream::connect(address).await.map_err(|error| format!("connect: {error}"))?;
+    pub(super) async fn ask(&self, address: &Address, name: &str, header: &[u8]) -> Result<(), String> {
+        let mut stream = super::dial::dial(address, header).await?;
+        // A Unix socket has no name that could stand in Host.
+        let name = if address.inet().is_some() { name } else { "localhost" };
         stream.write_all(&self.request(name)).await.map_err(|error| format!("send: {error}"))?;
         let mut buffer = BytesMut::with_capacity(4096);
         let (head, framing) = read_answer(&mut stream, &mut buffer).await?;
@@ -116,10 +118,7 @@ impl Check {
 }
 
 /// The head of the answer; interim ones before it are passed over. The check's timeout bounds their number.
-async fn read_answer(
-    stream: &mut TcpStream,
-    buffer: &mut BytesMut,
-) -> Result<(ResponseHead, Framing), String> {
+async fn read_answer(stream: &mut Socket, buffer: &mut BytesMut) -> Result<(ResponseHead, Framing), String> {
     loop {
         let head = read_head(stream, buffer).await?;
         let (head, framing) = h1::response(head, Method::Get, &Limits::default())
@@ -130,7 +129,7 @@ async fn read_answer(
     }
 }
 
-async fn read_head(stream: &mut TcpStream, buffer: &mut BytesMut) -> Result<Bytes, String> {
+async fn read_head(stream: &mut Socket, buffer: &mut BytesMut) -> Result<Bytes, String> {
     let mut scanner = Scanner::default();
     loop {
         let found = scanner.scan(buffer, &Limits::default());
@@ -143,11 +142,7 @@ async fn read_head(stream: &mut TcpStream, buffer: &mut BytesMut) -> Result<Byte
     }
 }
 
-async fn read_body(
-    stream: &mut TcpStream,
-    buffer: &mut BytesMut,
-    framing: Framing,
-) -> Result<Vec<u8>, String> {
+async fn read_body(stream: &mut Socket, buffer: &mut BytesMut, framing: Framing) -> Result<Vec<u8>, String> {
     let mut decoder = Decoder::new(framing, &Limits::default());
     let mut body = Vec::new();
     while body.len() < BODY_CAP {

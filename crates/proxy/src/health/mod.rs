@@ -1,6 +1,7 @@
 //! Active health checks: what people write, and the checked form of it. `monitor` runs them on the control
 //! thread; `http` and `tcp` are the checks.
 
+mod dial;
 pub mod http;
 pub mod monitor;
 pub mod tcp;

@@ -9,10 +9,12 @@ use sluice_traffic::health::Tracker;
 use tokio::task::JoinHandle;
 
 use super::{Check, Policy, tcp};
+use crate::address::Address;
 use crate::gateway::Gateway;
 use crate::snapshot::Snapshot;
 use crate::upstream::config::EndpointState;
 use crate::upstream::live::{Health, Live};
+use crate::upstream::proxy_header::ProxyProtocol;
 
 /// The running checks.
 pub struct Monitor {
@@ -31,7 +33,9 @@ struct Patient {
     gateway: Arc<Gateway>,
     upstream: Arc<str>,
     address: Arc<str>,
-    addresses: Vec<std::net::SocketAddr>,
+    addresses: Vec<Address>,
+    /// The PROXY header of our own connections, where endpoints want one.
+    header: Vec<u8>,
     live: Arc<Live>,
     policy: Policy,
 }
@@ -60,7 +64,8 @@ impl Monitor {
                         .set_health(Health::Unknown, self.gateway.clock.moment(self.gateway.clock.now()));
                     continue;
                 };
-                let description = format!("{policy:?} {:?}", endpoint.addresses);
+                let header = upstream.policy.proxy_protocol.map_or(Vec::new(), ProxyProtocol::nobody);
+                let description = format!("{policy:?} {:?} {header:?}", endpoint.addresses);
                 match before.remove(&key) {
                     Some(task) if task.description == description => {
                         self.tasks.insert(key, task);
@@ -74,6 +79,7 @@ impl Monitor {
                     upstream: Arc::clone(&upstream.name),
                     address: Arc::clone(&endpoint.address),
                     addresses: endpoint.addresses.clone(),
+                    header,
                     live: Arc::clone(&endpoint.live),
                     policy: policy.clone(),
                 };
@@ -112,10 +118,10 @@ impl Patient {
 
     async fn ask(&self) -> Result<(), String> {
         let mut last = Err("no address".to_owned());
-        for &address in &self.addresses {
+        for address in &self.addresses {
             last = match &self.policy.check {
-                Check::Tcp => tcp::check(address).await,
-                Check::Http(check) => check.ask(address, &self.address).await,
+                Check::Tcp => tcp::check(address, &self.header).await,
+                Check::Http(check) => check.ask(address, &self.address, &self.header).await,
             };
             if last.is_ok() {
                 break;

@@ -1,12 +1,11 @@
 //! The TCP health check: an endpoint that accepts a connection is well.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
 
+use crate::address::Address;
 use crate::problem::{At, Problems};
 use crate::value::Period;
 
@@ -36,6 +35,6 @@ impl Config {
 }
 
 /// Connects and closes.
-pub(super) async fn check(address: SocketAddr) -> Result<(), String> {
-    TcpStream::connect(address).await.map(|_| ()).map_err(|error| format!("connect: {error}"))
+pub(super) async fn check(address: &Address, header: &[u8]) -> Result<(), String> {
+    super::dial::dial(address, header).await.map(|_| ())
 }

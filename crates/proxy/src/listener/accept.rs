@@ -5,12 +5,13 @@
 //! listener is removed, what waits in the backlog is served before the socket closes.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, UnixListener};
 
 use super::{LocalListener, Open, arrive};
 use crate::stream::Socket;
@@ -22,8 +23,31 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// So many connections that wait in the backlog are still served when the listener goes.
 const LAST_ACCEPTS: u32 = 1024;
 
+/// A socket that connections come from.
+pub enum Acceptor {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix stream socket; its peers have no address and count as 127.0.0.1:0.
+    Unix(UnixListener),
+}
+
+impl Acceptor {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, SocketAddr)>> {
+        Poll::Ready(Ok(match self {
+            Acceptor::Tcp(socket) => {
+                let (stream, peer) = ready!(socket.poll_accept(cx))?;
+                (Socket::Tcp(stream), peer)
+            }
+            Acceptor::Unix(socket) => {
+                let (stream, _) = ready!(socket.poll_accept(cx))?;
+                (Socket::Unix(stream), SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0))
+            }
+        }))
+    }
+}
+
 /// Accepts until the listener is removed or the worker drains.
-pub async fn run(worker: Rc<Worker>, mut listener: Rc<LocalListener>, socket: TcpListener) {
+pub async fn run(worker: Rc<Worker>, mut listener: Rc<LocalListener>, socket: Acceptor) {
     let deadline = worker.world.timers.deadline();
     let mut last = LAST_ACCEPTS;
     let mut failing = false;
@@ -41,9 +65,9 @@ pub async fn run(worker: Rc<Worker>, mut listener: Rc<LocalListener>, socket: Tc
         })
         .await;
         match accepted {
-            Some(Ok((stream, peer))) => {
+            Some(Ok((socket, peer))) => {
                 failing = false;
-                serve(&worker, &listener, stream, peer);
+                serve(&worker, &listener, socket, peer);
             }
             // The client gave up while it waited; or there are no descriptors: wait for some.
             Some(Err(error)) if is_about_the_client(&error) => {}
@@ -72,16 +96,16 @@ pub async fn run(worker: Rc<Worker>, mut listener: Rc<LocalListener>, socket: Tc
     }
 }
 
-fn serve(worker: &Rc<Worker>, listener: &Rc<LocalListener>, stream: TcpStream, peer: SocketAddr) {
+fn serve(worker: &Rc<Worker>, listener: &Rc<LocalListener>, socket: Socket, peer: SocketAddr) {
     let open = Open::count(listener, &worker.connections);
     let (own, listener) = (Rc::clone(worker), Rc::clone(listener));
     worker.world.spawn(async move {
-        arrive::arrive(own, listener, Socket::Tcp(stream), peer).await;
+        arrive::arrive(own, listener, socket, peer).await;
         drop(open);
     });
 }
 
-fn is_about_the_client(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind as Kind;
+fn is_about_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
     matches!(error.kind(), Kind::ConnectionAborted | Kind::ConnectionReset | Kind::Interrupted)
 }

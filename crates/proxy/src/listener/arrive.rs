@@ -9,8 +9,9 @@ use std::rc::Rc;
 use bytes::BytesMut;
 
 use super::{LocalListener, proxy_header};
+use crate::config::document::Protocol;
 use crate::facts::Scheme;
-use crate::protocol::{Arrival, http1};
+use crate::protocol::{Arrival, http1, tcp};
 use crate::stream::{Socket, Stream};
 use crate::wire::Link;
 use crate::worker::Worker;
@@ -37,7 +38,11 @@ pub async fn arrive(
     let mut link = Link::new(Stream::Plain(socket), clock, &timers);
     link.buffer = read;
     let arrival = Arrival { worker, peer, scheme: Scheme::Http };
-    http1::serve(arrival, listener, link).await;
+    match listener.shared.protocol {
+        Protocol::Tcp => Box::pin(tcp::serve(arrival, listener, link)).await,
+        // Datagrams come as no connection.
+        Protocol::Http | Protocol::Udp => http1::serve(arrival, listener, link).await,
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use sluice_http::{Method, NameId, Request, Response, ResponseHead};
 
 use crate::action::{self, Acted, Action};
 use crate::config::model::Route;
-use crate::exchange::{Exchange, Outcome, TargetForm};
+use crate::exchange::{Exchange, Outcome, Role, TargetForm};
 use crate::failure::Failure;
 use crate::filter::{self, Flow};
 use crate::listener::LocalListener;
@@ -118,6 +118,9 @@ fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) ->
             exchange.params = params;
             exchange.route = Arc::clone(&scene.running.names[route]);
             exchange.route_index = Some(route);
+            if matches!(found.action, Action::ForwardProxy(_)) {
+                exchange.role = Role::Proxy;
+            }
             Ok(found)
         }
         Lookup::MethodNotAllowed { allow } => {

@@ -116,6 +116,13 @@ fn append_fields(failure: Failure, row: &Row, exchange: &Exchange, head: &mut Re
         Failure::Overloaded | Failure::RateLimited | Failure::Draining => {
             fields.append(NameId::RetryAfter, b"1");
         }
+        // Without a challenge the client is not told which credentials would do; then there is no field.
+        Failure::Unauthenticated if !exchange.challenge.is_empty() => {
+            fields.append(NameId::WwwAuthenticate, exchange.challenge.as_bytes());
+        }
+        Failure::ProxyUnauthenticated if !exchange.challenge.is_empty() => {
+            fields.append(NameId::ProxyAuthenticate, exchange.challenge.as_bytes());
+        }
         _ => {}
     }
 }

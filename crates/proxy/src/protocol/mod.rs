@@ -2,6 +2,8 @@
 
 pub mod http1;
 pub mod http2;
+pub mod tcp;
+pub mod udp;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -37,7 +39,9 @@ impl Arrival {
         };
         let client = Client { peer: self.peer, address, scheme, listener: Arc::clone(&listener.name) };
         let request_id = self.worker.request_id(head, self.peer, (&shared.forwarded, started));
-        Exchange::begin(client, request_id, started)
+        let mut exchange = Exchange::begin(client, request_id, started);
+        exchange.reached = Some(listener.bound.reached());
+        exchange
     }
 }
 

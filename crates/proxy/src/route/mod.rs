@@ -57,6 +57,7 @@ mod oracle;
 mod order;
 mod path;
 mod segment;
+mod streams;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -76,6 +77,7 @@ use crate::value::Network;
 pub use condition::{Condition, Number, Tests};
 pub use expiry::parse_time;
 pub use explain::{Explanation, Lost, Reason, Standing, Verdict};
+pub use streams::Streams;
 pub use table::Table;
 
 /// What must be true of a request. Everything written must hold; what is left out is not looked at.
@@ -125,6 +127,10 @@ pub struct Match {
     /// Names of listeners the request may arrive on. Default: any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<String>,
+    /// Server names a TLS client may ask for (SNI), on routes of TCP listeners: "db.example",
+    /// "*.db.example". Default: any, also none, and connections without TLS.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sni: Vec<String>,
     /// An expression that must be true: `request.headers["x-beta"] == "1"`. Path parameters are not known
     /// yet when it is asked.
     #[serde(skip_serializing_if = "Option::is_none")]

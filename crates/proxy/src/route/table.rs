@@ -90,13 +90,15 @@ fn compile(spec: &RouteSpec<'_>, known_listeners: &[&str], problems: &mut Proble
     let at = spec.at.key("match");
     let before = problems.iter().len();
     let mut hosts = Vec::new();
-    for (index, text) in spec.matches.hosts.iter().enumerate() {
-        match keep(Host::parse(text), &at.key("hosts").index(index), problems) {
-            Some(host) if !hosts.contains(&host) => hosts.push(host),
-            _ => {}
+    for (key, texts) in [("hosts", &spec.matches.hosts), ("sni", &spec.matches.sni)] {
+        for (index, text) in texts.iter().enumerate() {
+            match keep(Host::parse(text), &at.key(key).index(index), problems) {
+                Some(host) if !hosts.contains(&host) => hosts.push(host),
+                _ => {}
+            }
         }
     }
-    if spec.matches.hosts.is_empty() {
+    if spec.matches.hosts.is_empty() && spec.matches.sni.is_empty() {
         hosts.push(Host::Any);
     }
     let path = Path::compile(spec.matches, &at, problems);

@@ -11,16 +11,18 @@ use sluice_http::FieldName;
 use sluice_traffic::retry::BudgetPolicy;
 use sluice_traffic::{balance, breaker, ejection};
 
+use crate::address::Address;
 use crate::health;
 use crate::problem::{At, Problems};
 use crate::upstream::affinity;
+use crate::upstream::proxy_header::ProxyProtocol;
 use crate::value::{Period, Ratio};
 
 /// A group of interchangeable endpoints.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where requests go: "host:port", or a table with more.
+    /// Where requests go: "host:port", "unix:/path", or a table with more.
     pub endpoints: Vec<EndpointConfig>,
     /// How an endpoint is chosen. Default "round_robin".
     #[serde(default)]
@@ -51,6 +53,10 @@ pub struct Config {
     /// Connections to the endpoints.
     #[serde(default)]
     pub pool: PoolConfig,
+    /// Tells endpoints who the client is in front of each connection (PROXY protocol): "v1" or "v2". Such a
+    /// connection serves one exchange and is not pooled. A UDP flow carries "v2" in its first datagram.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// How long things may take.
     #[serde(default)]
     pub timeouts: TimeoutsConfig,
@@ -64,7 +70,7 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum EndpointConfig {
-    /// "host:port"; a host name is resolved when the configuration is loaded.
+    /// "host:port", whose host name is resolved when the configuration is loaded; or "unix:/path".
     Address(String),
     /// More about it.
     Detailed(DetailedEndpoint),
@@ -74,7 +80,7 @@ pub enum EndpointConfig {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DetailedEndpoint {
-    /// "host:port"; a host name is resolved when the configuration is loaded.
+    /// "host:port", whose host name is resolved when the configuration is loaded; or "unix:/path".
     pub address: String,
     /// Its share of the traffic beside the others'. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -265,6 +271,8 @@ pub struct Policy {
     pub slow_start: Option<Duration>,
     /// Connections.
     pub pool: PoolPolicy,
+    /// What endpoints are told first.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Times.
     pub timeouts: Timeouts,
     /// Retries of all requests together.
@@ -360,7 +368,12 @@ impl Config {
             breaker: self.breaker.map(BreakerConfig::policy),
             panic_threshold: self.panic_threshold.map_or(0.0, |ratio| ratio.0),
             slow_start: self.slow_start.map(|period| period.0),
-            pool: self.pool.policy(),
+            pool: PoolPolicy {
+                // A connection that names one client serves no other.
+                max_idle: if self.proxy_protocol.is_some() { 0 } else { self.pool.policy().max_idle },
+                ..self.pool.policy()
+            },
+            proxy_protocol: self.proxy_protocol,
             timeouts: self.timeouts.policy(),
             budget: self.retry_budget.unwrap_or_default().policy(),
         })
@@ -432,8 +445,11 @@ impl DetailedEndpoint {
     }
 }
 
-/// Whether a text is `host:port` with a port from 1 to 65535; the host may be an IPv6 literal in brackets.
+/// Whether a text is `unix:/path`, or `host:port` with a port from 1 to 65535; the host may be an IPv6 literal in brackets.
 fn check_address(address: &str) -> Result<(), String> {
+    if let Some(unix) = Address::unix(address) {
+        return unix.map(|_| ());
+    }
     let Some((host, port)) = address.rsplit_once(':') else {
         return Err(format!("`{address}` has no port"));
     };
@@ -541,11 +557,20 @@ mod tests {
 
     #[test]
     fn addresses_of_every_form_are_told_from_unusable_ones() {
-        for good in ["127.0.0.1:16001", "localhost:6001", "[::1]:6001", "a-b.example:1"] {
+        for good in ["unix:/run/a.sock", "127.0.0.1:16001", "localhost:6001", "[::1]:6001", "a-b.example:1"] {
             assert_eq!(check_address(good), Ok(()), "{good}");
         }
-        for bad in ["127.0.0.1", "127.0.0.1:0", "a:99999", ":80", "[::1:80", "[x]:80", "a b:1", "http://a:80"]
-        {
+        for bad in [
+            "unix:a",
+            "127.0.0.1",
+            "127.0.0.1:0",
+            "a:99999",
+            ":80",
+            "[::1:80",
+            "[x]:80",
+            "a b:1",
+            "http://a:80",
+        ] {
             assert!(check_address(bad).is_err(), "{bad}");
         }
     }

@@ -12,9 +12,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::address::Address;
 use crate::failure::Failure;
 use crate::relay::End;
 use crate::stream::{Care, Socket, Stream};
@@ -60,6 +62,10 @@ impl End for Connection {
     fn reset(&mut self) {
         self.link.stream.reset_on_close();
     }
+
+    fn plain(&self) -> Option<&TcpStream> {
+        self.link.plain()
+    }
 }
 
 /// Whether a connection has carried an exchange before: if so, it may have gone stale unnoticed.
@@ -96,6 +102,7 @@ impl Pool {
             // The idle ones hold places of the old limit.
             self.idle.borrow_mut().clear();
         }
+        self.idle.borrow_mut().truncate(policy.max_idle);
         self.policy.set(policy);
     }
 
@@ -178,6 +185,14 @@ async fn place(
     }
 }
 
+/// How a connection is made.
+pub struct Dial<'a> {
+    /// How long it may take.
+    pub connect: Duration,
+    /// Sent before anything else: a PROXY header, or nothing.
+    pub header: &'a [u8],
+}
+
 /// Connects to an endpoint; `shed` asks all workers to give up idle connections to it.
 ///
 /// Cancel-safe: dropping it abandons the attempt.
@@ -185,7 +200,7 @@ pub async fn dial(
     endpoint: &Endpoint,
     pool: &Rc<Pool>,
     world: &Rc<World>,
-    connect: Duration,
+    how: &Dial<'_>,
     shed: impl FnOnce(),
 ) -> Result<Box<Connection>, Failure> {
     let permit = match &endpoint.limit {
@@ -193,25 +208,38 @@ pub async fn dial(
         Some(limit) => Some(place(limit, &endpoint.live, pool.policy.get(), world, shed).await?),
     };
     let deadline = world.timers.deadline();
-    deadline.set(world.clock.now(), connect);
-    let stream = match deadline.limit(connect_any(endpoint)).await {
+    deadline.set(world.clock.now(), how.connect);
+    let socket = match deadline.limit(connect_any(endpoint, how.header)).await {
         None => return Err(Failure::ConnectTimeout),
         Some(Err(_)) => return Err(Failure::ConnectFailed),
-        Some(Ok(stream)) => stream,
+        Some(Ok(socket)) => socket,
     };
-    let _ = stream.set_nodelay(true);
-    let link = Link::new(Stream::Plain(Socket::Tcp(stream)), world.clock, &world.timers);
+    let link = Link::new(Stream::Plain(socket), world.clock, &world.timers);
     Ok(Box::new(Connection { link, in_flight: None, _permit: permit, idle_since: None }))
 }
 
-/// Tries the addresses of a name in the resolver's order.
-async fn connect_any(endpoint: &Endpoint) -> io::Result<TcpStream> {
+/// Tries the addresses of a name in the resolver's order, and sends the header.
+async fn connect_any(endpoint: &Endpoint, header: &[u8]) -> io::Result<Socket> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for &address in &endpoint.addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
+    for address in &endpoint.addresses {
+        match connect_to(address).await {
+            Ok(mut socket) => {
+                socket.write_all(header).await?;
+                return Ok(socket);
+            }
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+async fn connect_to(address: &Address) -> io::Result<Socket> {
+    match address {
+        Address::Inet(address) => {
+            let stream = TcpStream::connect(address).await?;
+            let _ = stream.set_nodelay(true);
+            Ok(Socket::Tcp(stream))
+        }
+        Address::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
+    }
 }

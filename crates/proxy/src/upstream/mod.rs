@@ -6,15 +6,16 @@
 //! balancer's position (each worker's).
 
 pub mod affinity;
+pub mod attempt;
 pub mod config;
 pub mod connection;
 pub mod live;
 pub mod pick;
+pub mod proxy_header;
 pub mod send;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use config::{EndpointPolicy, Policy};
 use connection::Pool;
 use live::Live;
 
+use crate::address::Address;
 use crate::observe::metrics::{EndpointCells, Registry, UpstreamCells};
 
 /// A group of interchangeable endpoints, as it runs in one snapshot.
@@ -47,10 +49,10 @@ pub struct Upstream {
 
 /// One address of an upstream, as it runs in one snapshot.
 pub struct Endpoint {
-    /// "host:port" as written.
+    /// "host:port" or "unix:/path" as written.
     pub address: Arc<str>,
     /// What the host resolved to when the configuration was loaded.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// Weight, role, state.
     pub policy: EndpointPolicy,
     /// Its live state, kept over changes.
@@ -156,6 +158,14 @@ fn pool(endpoint: &Endpoint, policy: &Policy, before: Option<&Local>) -> Rc<Pool
 }
 
 impl Endpoint {
+    /// What stands for it where a Host is wanted.
+    pub fn host(&self) -> &str {
+        match self.addresses.first() {
+            Some(Address::Unix(_)) => "localhost",
+            _ => &self.address,
+        }
+    }
+
     fn member(&self) -> Member<'_> {
         Member { key: &self.address, weight: self.policy.weight }
     }

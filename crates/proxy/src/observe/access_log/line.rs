@@ -121,6 +121,7 @@ impl Record<'_> {
             line.display("network.peer.address", client.peer.ip());
         }
         self.write_json_request(plan, &mut line);
+        line.text("user.name", self.exchange.user.as_deref().unwrap_or_default().as_bytes());
         line.count("http.response.status_code", u64::from(self.exchange.status));
         line.text("outcome", self.exchange.outcome.code().as_bytes());
         line.text("listener", client.listener.as_bytes());
@@ -161,7 +162,16 @@ impl Record<'_> {
 
     fn write_combined(&self, plan: &Plan, timestamp: &mut Timestamp, now: SystemTime, out: &mut Vec<u8>) {
         const ESCAPE: Escape = escape::hex;
-        _ = write!(out, "{} - - [", self.exchange.client.address.to_canonical());
+        _ = write!(out, "{} - ", self.exchange.client.address.to_canonical());
+        match self.exchange.user.as_deref() {
+            // A name with a space would look like two columns.
+            Some(user) => user.split_inclusive(' ').for_each(|part| {
+                ESCAPE(part.trim_end_matches(' ').as_bytes(), out);
+                out.extend_from_slice(if part.ends_with(' ') { b"\\x20" } else { b"" });
+            }),
+            None => out.push(b'-'),
+        }
+        out.extend_from_slice(b" [");
         timestamp.write(now, out);
         out.extend_from_slice(b"] \"");
         if let (Some(method), Some(target), Some(version)) =

@@ -74,6 +74,16 @@ fn line(text: &str, exchange: &Exchange, head: Option<&RequestHead>) -> String {
 }
 
 #[test]
+fn the_user_stands_in_both_formats() {
+    let mut known = exchange();
+    known.user = Some("anna \"b\" é".into());
+    assert!(line("", &known, None).contains(",\"user.name\":\"anna \\\"b\\\" é\","));
+    let combined = line("format = \"combined\"", &known, None);
+    assert!(combined.starts_with("192.0.2.7 - anna\\x20\\x22b\\x22\\x20\\xC3\\xA9 ["), "{combined}");
+    assert!(!line("", &exchange(), None).contains("user.name"));
+}
+
+#[test]
 fn a_json_line_has_the_documented_keys_in_order() {
     let line =
         line(r#"headers = ["X-Forwarded-For", "Authorization", "X-None"]"#, &exchange(), Some(&head()));

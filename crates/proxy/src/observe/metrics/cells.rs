@@ -238,6 +238,8 @@ pub struct ListenerCells {
     pub received: Counter,
     /// Bytes written to clients' connections, heads and framing included.
     pub sent: Counter,
+    /// Datagrams that were dropped: no room for a flow or in a socket, or too long.
+    pub dropped: Counter,
     pub(super) accepted: Counter,
     pub(super) active: Gauge,
     pub(super) refused: [Counter; Refusal::ALL.len()],
@@ -252,6 +254,7 @@ impl Default for ListenerCells {
         ListenerCells {
             received: Counter::new(),
             sent: Counter::new(),
+            dropped: Counter::new(),
             accepted: Counter::new(),
             active: Gauge::default(),
             refused: [const { Counter::new() }; Refusal::ALL.len()],

@@ -74,6 +74,8 @@ impl Registry {
         };
         counter("sluice_listener_connections_total", "Connections accepted", |cells| &cells.accepted);
         counter("sluice_listener_received_bytes_total", "Bytes read from clients", |cells| &cells.received);
+        let help = "Datagrams dropped: no room for a flow or in a socket, or too long";
+        counter("sluice_listener_datagrams_dropped_total", help, |cells| &cells.dropped);
         counter("sluice_listener_sent_bytes_total", "Bytes written to clients", |cells| &cells.sent);
         let mut family = out.family("sluice_listener_connections_active", "Connections open", Kind::Gauge);
         for (labels, blocks) in &all {

@@ -79,7 +79,7 @@ pub async fn serve(arrival: Arrival, mut listener: Rc<LocalListener>, link: Link
     let handshake = builder(&policy, &listener).handshake::<_, Bytes>(guard);
     let mut connection = match deadline.limit(handshake).await {
         Some(Ok(connection)) => connection,
-        Some(Err(error)) => return note(&listener, &error),
+        Some(Err(error)) => return note(&listener, flood.get(), &error),
         None => return,
     };
     let session = Rc::new(Session { arrival, flood, open: Cell::new(0), served: Cell::new(0) });
@@ -117,20 +117,30 @@ pub async fn serve(arrival: Arrival, mut listener: Rc<LocalListener>, link: Link
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 deadline.set(worker.world.clock.now(), LAST_WORDS);
             }
-            Event::Broken(error) => return note(&listener, &error),
+            Event::Broken(error) => return note(&listener, None, &error),
             Event::Closed | Event::TimedOut => return,
         }
     }
 }
 
 /// Counts how a connection broke, when it was the client's doing.
-fn note(listener: &LocalListener, error: &h2::Error) {
-    let Some(reason) = error.reason().filter(|_| error.is_library()) else { return };
-    if error.to_string().contains("too_many_internal_resets") {
-        // The crate counts the resets that it makes because of bad frames itself.
-        listener.cells.flooded(Flood::MadeYouReset);
-    } else if let Some(breach) = Breach::of_code(reason.into()) {
-        listener.cells.breached(breach);
+fn note(listener: &LocalListener, flood: Option<Flood>, error: &h2::Error) {
+    let Some(reason) = error.reason().filter(|_| error.is_library()) else {
+        return flood.into_iter().for_each(|flood| listener.cells.flooded(flood));
+    };
+    // The crate has limits of its own, some of which are tighter than our budgets. It tells them apart in the
+    // debug data of its GOAWAY only.
+    let text = error.to_string();
+    let own = [
+        ("too_many_internal_resets", Flood::MadeYouReset),
+        ("too_many_resets", Flood::RapidReset),
+        ("too_many_continuations", Flood::Continuation),
+        ("too_many_data_frames", Flood::TinyData),
+    ];
+    let named = own.iter().find(|(name, _)| text.contains(name)).map(|(_, flood)| *flood);
+    match flood.or(named) {
+        Some(flood) => listener.cells.flooded(flood),
+        None => Breach::of_code(reason.into()).into_iter().for_each(|breach| listener.cells.breached(breach)),
     }
 }
 

@@ -1,0 +1,132 @@
+//! Forwarding a whole connection: an endpoint is connected to, another one when that fails. Nothing has
+//! been sent until then, so trying again is always safe.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sluice_http::RequestHead;
+use sluice_traffic::retry::{self, Idempotent, Sent};
+use sluice_traffic::selection::Tried;
+
+use super::Scene;
+use super::forward::{Forward, class};
+use crate::exchange::Exchange;
+use crate::failure::Failure;
+use crate::upstream::Local;
+use crate::upstream::attempt::Attempt;
+use crate::upstream::connection::{Connection, Dial, dial};
+use crate::upstream::live::InFlight;
+use crate::upstream::pick::{Came, Choice};
+
+impl Forward {
+    /// Connects to an endpoint for the client of `exchange`. `head` is what stands for its request.
+    ///
+    /// # Errors
+    /// Why there is no connection: none could be made, or there is no endpoint left to try.
+    pub async fn connect(
+        &self,
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        head: &RequestHead,
+    ) -> Result<Box<Connection>, Failure> {
+        let local = &scene.upstreams[self.upstream];
+        exchange.upstream = Arc::clone(&local.name);
+        let started = exchange.started;
+        let attempts = pin!(self.connect_attempts(scene, local, exchange, head));
+        match self.timeout {
+            None => attempts.await,
+            Some(timeout) => {
+                let deadline = scene.world.timers.deadline();
+                deadline.set(started, timeout);
+                deadline.limit(attempts).await.unwrap_or(Err(Failure::ExchangeTimeout))
+            }
+        }
+    }
+
+    /// Chooses the endpoint of a flow of datagrams, which is not connected to.
+    ///
+    /// # Errors
+    /// No endpoint is available.
+    pub fn choose(
+        &self,
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        head: &RequestHead,
+    ) -> Result<(Rc<Local>, Choice), Failure> {
+        let local = &scene.upstreams[self.upstream];
+        exchange.upstream = Arc::clone(&local.name);
+        let choice = choose(scene, local, (exchange, head), &mut Tried::default())?;
+        Ok((Rc::clone(local), choice))
+    }
+
+    async fn connect_attempts(
+        &self,
+        scene: &Scene<'_>,
+        local: &Rc<Local>,
+        exchange: &mut Exchange,
+        head: &RequestHead,
+    ) -> Result<Box<Connection>, Failure> {
+        let mut tried = Tried::default();
+        let mut failed = None;
+        loop {
+            let choice = match choose(scene, local, (exchange, head), &mut tried) {
+                Ok(choice) => choice,
+                // What the last attempt gave says more than "no endpoint".
+                Err(failure) => return Err(failed.unwrap_or(failure)),
+            };
+            if failed.is_some() {
+                local.cells.retries.add(1);
+            }
+            match connect(scene, local, exchange, &choice).await {
+                Ok(connection) => return Ok(connection),
+                Err(failure) => {
+                    let (class, tries) = (class(failure), exchange.attempts);
+                    if !retry::may_retry(class, Sent::Nothing, Idempotent::No, tries, self.attempts) {
+                        return Err(failure);
+                    }
+                    failed = Some(failure);
+                }
+            }
+        }
+    }
+}
+
+/// Chooses an endpoint that was not tried, and takes note of it.
+fn choose(
+    scene: &Scene<'_>,
+    local: &Local,
+    (exchange, head): (&mut Exchange, &RequestHead),
+    tried: &mut Tried,
+) -> Result<Choice, Failure> {
+    let moment = scene.world.clock.moment(scene.world.clock.now());
+    let choice = local.pick(scene.world, &exchange.facts(head), tried, moment)?;
+    tried.insert(choice.index);
+    exchange.attempts += 1;
+    exchange.endpoint = Arc::clone(&local.addresses[choice.index]);
+    Ok(choice)
+}
+
+/// One try at the chosen endpoint.
+async fn connect(
+    scene: &Scene<'_>,
+    local: &Rc<Local>,
+    exchange: &mut Exchange,
+    choice: &Choice,
+) -> Result<Box<Connection>, Failure> {
+    let (endpoint, policy) = (&local.shared.endpoints[choice.index], &local.shared.policy);
+    let attempt = Attempt::begin((scene.world, scene.events), local, choice);
+    let started = scene.world.clock.now();
+    let header = policy.proxy_protocol.map_or(Vec::new(), |version| version.connection(exchange));
+    let how = Dial { connect: policy.timeouts.connect, header: &header };
+    let shed = || scene.events.shed(&endpoint.live);
+    let dialed = dial(endpoint, &local.pools[choice.index], scene.world, &how, shed).await;
+    let ended = scene.world.clock.now();
+    let latency = ended.saturating_duration_since(started);
+    attempt.note(dialed.as_ref().map(|_| (Came::Answer, latency)).map_err(|failure| *failure), ended);
+    let mut connection = dialed?;
+    local.endpoint_cells[choice.index].opened.add(1);
+    connection.in_flight = Some(InFlight::begin(&endpoint.live));
+    exchange.phases.connected = ended.saturating_duration_since(exchange.started);
+    Ok(connection)
+}

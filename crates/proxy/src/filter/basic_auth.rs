@@ -1,0 +1,291 @@
+//! The `basic_auth` filter: a user name and a password, asked for as RFC 7617 has it.
+//!
+//! Promise: nothing runs behind it for a client that is not a known user; a password is checked away from the
+//! worker's thread; one that was right a moment ago costs microseconds. On the route of a forward proxy it
+//! reads Proxy-Authorization and answers 407.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sluice_http::{NameId, Request};
+
+use super::{Filter, Flow, Shared};
+use crate::credentials::{Claim, StoredHash, Users, Verifier};
+use crate::exchange::{Exchange, Role};
+use crate::failure::Failure;
+use crate::problem::{At, Problems};
+
+/// What the realm is when none is given.
+const REALM: &str = "restricted";
+
+/// RFC 4648 section 4; some clients leave the padding out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Lets in who proves to be a user, by name and password (RFC 7617). Use it behind TLS: anybody on the way
+/// could read the password. On the route of a forward proxy the client proves it to the proxy
+/// (Proxy-Authorization, 407).
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What browsers show when they ask. Default "restricted".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub realm: Option<String>,
+    /// User to password hash. `sluice hash-password` makes hashes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub users: BTreeMap<String, StoredHash>,
+    /// An htpasswd file with more users: `name:hash` on each line. A relative name starts where the gateway
+    /// was started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Whether Authorization is removed before the request goes on. Default false. Proxy-Authorization never
+    /// goes on.
+    pub hide_credentials: bool,
+}
+
+/// The checked filter.
+#[derive(Debug)]
+pub struct BasicAuth {
+    users: Users,
+    file: Option<PathBuf>,
+    challenge: Arc<str>,
+    authorization: Authorization,
+    /// None until it is loaded: then nobody is let in.
+    verifier: Option<Arc<Verifier>>,
+}
+
+/// What becomes of Authorization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Authorization {
+    Kept,
+    Removed,
+}
+
+impl Filter for BasicAuth {
+    type Config = Config;
+
+    const NAME: &'static str = "basic_auth";
+
+    fn build(config: &Config, at: &At, problems: &mut Problems) -> Option<BasicAuth> {
+        let found = problems.iter().count();
+        let users = Users::listed(&config.users, &at.key("users"), problems);
+        if config.users.is_empty() && config.file.is_none() {
+            problems.add(at, "without users nobody would be let in").hint("give it `users` or a `file`");
+        }
+        if config.file.as_deref() == Some("") {
+            problems.add(&at.key("file"), "the name of the file is empty");
+        }
+        let realm = config.realm.as_deref().unwrap_or(REALM);
+        // RFC 9110 section 5.6.4: what may stand in a quoted string. Beyond ASCII browsers do not agree.
+        if realm.bytes().any(|byte| !(0x20..0x7f).contains(&byte)) {
+            problems.add(&at.key("realm"), "a realm has printable ASCII characters only");
+        }
+        let quoted = realm.replace('\\', "\\\\").replace('"', "\\\"");
+        let authorization = match config.hide_credentials {
+            true => Authorization::Removed,
+            false => Authorization::Kept,
+        };
+        (problems.iter().count() == found).then(|| BasicAuth {
+            users,
+            file: config.file.as_ref().map(PathBuf::from),
+            challenge: format!("Basic realm=\"{quoted}\", charset=\"UTF-8\"").into(),
+            authorization,
+            verifier: None,
+        })
+    }
+
+    fn files(config: &Config) -> Vec<PathBuf> {
+        config.file.iter().map(PathBuf::from).collect()
+    }
+
+    fn load(&mut self, shared: &Shared, at: &At, problems: &mut Problems) {
+        if let Some(file) = &self.file {
+            self.users.read(file, &at.key("file"), problems);
+        }
+        self.verifier = Some(Arc::clone(&shared.verifier));
+    }
+
+    async fn on_request(&self, exchange: &mut Exchange, request: &mut Request) -> Result<Flow, Failure> {
+        let (name, refusal) = match exchange.role {
+            Role::Gateway => (NameId::Authorization, Failure::Unauthenticated),
+            Role::Proxy => (NameId::ProxyAuthorization, Failure::ProxyUnauthenticated),
+        };
+        let fields = &mut request.head.fields;
+        let decoded = {
+            // Two of them are two claims: neither is chosen.
+            let mut lines = fields.get_all(name);
+            lines.next().filter(|_| lines.next().is_none()).and_then(decode)
+        };
+        let admitted = match decoded.as_deref().and_then(claim) {
+            Some(claim) => self.admit(claim, exchange.started).await,
+            None => Err(Failure::Unauthenticated),
+        };
+        match admitted {
+            Ok(user) => exchange.user = Some(user),
+            Err(failure) => {
+                exchange.user = None;
+                if failure != Failure::Unauthenticated {
+                    return Err(failure);
+                }
+                exchange.challenge = Arc::clone(&self.challenge);
+                return Err(refusal);
+            }
+        }
+        if name == NameId::ProxyAuthorization || self.authorization == Authorization::Removed {
+            fields.remove(name);
+        }
+        Ok(Flow::Continue)
+    }
+}
+
+impl BasicAuth {
+    /// The user whose name and password these are; for protocols that carry them in another way. `now` is the
+    /// present. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Failure::Unauthenticated`] when there is none, [`Failure::Overloaded`] when too many passwords wait
+    /// to be checked.
+    pub async fn verify(&self, user: &str, password: &[u8], now: Instant) -> Result<Arc<str>, Failure> {
+        self.admit(Claim { user, password }, now).await
+    }
+
+    async fn admit(&self, claim: Claim<'_>, now: Instant) -> Result<Arc<str>, Failure> {
+        match &self.verifier {
+            Some(verifier) => verifier.admit(&self.users, claim, now).await,
+            None => Err(Failure::Internal),
+        }
+    }
+}
+
+/// What stands in `Basic BASE64`; none for another scheme and for what is malformed.
+fn decode(value: &[u8]) -> Option<Vec<u8>> {
+    let (scheme, token) = value.split_at_checked("Basic ".len())?;
+    BASE64.decode(token.trim_ascii()).ok().filter(|_| scheme.eq_ignore_ascii_case(b"Basic "))
+}
+
+/// `user:password`: the first colon ends the name. Names are text, passwords are bytes.
+fn claim(decoded: &[u8]) -> Option<Claim<'_>> {
+    let colon = decoded.iter().position(|byte| *byte == b':')?;
+    let user = std::str::from_utf8(&decoded[..colon]).ok()?;
+    Some(Claim { user, password: &decoded[colon + 1..] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::fixture;
+    use crate::line_file::tests::TextFile;
+
+    /// Of "pass:word".
+    const HASH: &str = "{SHA}JfOwpCDy5ASLqp0M24rdutzyYk8=";
+
+    fn build(toml: &str) -> Result<BasicAuth, Vec<String>> {
+        let config: Config = toml_edit::de::from_str(toml).unwrap();
+        let mut problems = Problems::new();
+        let built = BasicAuth::build(&config, &At::root().key("basic_auth"), &mut problems);
+        assert_eq!(built.is_some(), problems.is_empty());
+        let mut built = built.ok_or(
+            problems.iter().map(|problem| format!("{}: {}", problem.at, problem.message)).collect::<Vec<_>>(),
+        )?;
+        built.load(&Shared::new(b"secret"), &At::root(), &mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+        Ok(built)
+    }
+
+    /// The answer for a value of Authorization (or Proxy-Authorization), and whether it still stands there.
+    async fn ask(filter: &BasicAuth, role: Role, values: &[&str]) -> (Result<String, Failure>, bool, String) {
+        let mut exchange = fixture::exchange("/");
+        exchange.role = role;
+        exchange.user = Some("somebody".into());
+        let name = if role == Role::Proxy { NameId::ProxyAuthorization } else { NameId::Authorization };
+        let mut request = fixture::request("GET", "/");
+        for value in values {
+            request.head.fields.append(name, value.as_bytes());
+        }
+        let flow = filter.on_request(&mut exchange, &mut request).await;
+        let user = flow.map(|_| exchange.user.as_deref().unwrap_or("nobody").to_owned());
+        assert_eq!(user.is_err(), exchange.user.is_none());
+        (user, request.head.fields.contains(name), exchange.challenge.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_user_is_let_in_and_everybody_else_is_asked() {
+        let filter = build(&format!("realm = 'in \"side\"'\nusers = {{ \"añna\" = \"{HASH}\" }}")).unwrap();
+        // "añna:pass:word", with and without padding, and in another case of the scheme.
+        for value in ["Basic YcOxbmE6cGFzczp3b3Jk", "bAsIC  YcOxbmE6cGFzczp3b3Jk "] {
+            let (user, kept, challenge) = ask(&filter, Role::Gateway, &[value]).await;
+            assert_eq!((user, kept, &*challenge), (Ok("añna".to_owned()), true, ""), "{value}");
+        }
+        for values in [
+            &[][..],
+            &[""],
+            &["Basic"],
+            &["Basic "],
+            &["Basic !!!"],
+            &["Basic YcOxbmE="],
+            &["Bearer YcOxbmE6cGFzczp3b3Jk"],
+            &["BasicYcOxbmE6cGFzczp3b3Jk"],
+            &["Basic Ym9iOnBhc3M6d29yZA=="],
+            &["Basic YcOxbmE6cGFzcw=="],
+            &["Basic YfFuYTpwYXNzOndvcmQ="],
+            &["Basic YcOxbmE6cGFzczp3b3Jk", "Basic YcOxbmE6cGFzczp3b3Jk"],
+        ] {
+            let (user, _, challenge) = ask(&filter, Role::Gateway, values).await;
+            assert_eq!(user, Err(Failure::Unauthenticated), "{values:?}");
+            assert_eq!(challenge, "Basic realm=\"in \\\"side\\\"\", charset=\"UTF-8\"");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_forward_proxy_reads_its_own_field_and_removes_it() {
+        let filter = build(&format!("users = {{ \"añna\" = \"{HASH}\" }}")).unwrap();
+        let (user, kept, _) = ask(&filter, Role::Proxy, &["Basic YcOxbmE6cGFzczp3b3Jk"]).await;
+        assert_eq!((user, kept), (Ok("añna".to_owned()), false));
+        let (user, _, challenge) = ask(&filter, Role::Proxy, &[]).await;
+        assert_eq!(user, Err(Failure::ProxyUnauthenticated));
+        assert_eq!(challenge, "Basic realm=\"restricted\", charset=\"UTF-8\"");
+    }
+
+    #[tokio::test]
+    async fn credentials_go_on_unless_they_are_hidden() {
+        let filter = build(&format!("users = {{ \"añna\" = \"{HASH}\" }}\nhide_credentials = true")).unwrap();
+        let (user, kept, _) = ask(&filter, Role::Gateway, &["Basic YcOxbmE6cGFzczp3b3Jk"]).await;
+        assert_eq!((user, kept), (Ok("añna".to_owned()), false));
+    }
+
+    #[tokio::test]
+    async fn users_of_the_file_are_known_and_an_unloaded_filter_lets_nobody_in() {
+        let file = TextFile::new("basic-auth", format!("bob:{HASH}\n").as_bytes());
+        let toml = format!("file = '{}'", file.0.display());
+        let filter = build(&toml).unwrap();
+        let now = fixture::exchange("/").started;
+        assert_eq!(filter.verify("bob", b"pass:word", now).await, Ok("bob".into()));
+        assert_eq!(filter.verify("bob", b"wrong", now).await, Err(Failure::Unauthenticated));
+        let config: Config = toml_edit::de::from_str(&toml).unwrap();
+        assert_eq!(BasicAuth::files(&config), [file.0.clone()]);
+        let unloaded = BasicAuth::build(&config, &At::root(), &mut Problems::new()).unwrap();
+        assert_eq!(unloaded.verify("bob", b"pass:word", now).await, Err(Failure::Internal));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_at_its_place() {
+        assert_eq!(build("").unwrap_err(), ["basic_auth: without users nobody would be let in"]);
+        assert_eq!(
+            build("realm = \"a\\n\"\nfile = ''\nusers = { bob = 'secret' }").unwrap_err(),
+            [
+                "basic_auth.users.bob: the hash of user `bob` is in none of the known forms",
+                "basic_auth.file: the name of the file is empty",
+                "basic_auth.realm: a realm has printable ASCII characters only",
+            ]
+        );
+    }
+}
