@@ -126,6 +126,15 @@ fn check_listener(
     }
     let tls =
         listener.tls.as_ref().and_then(|tls| tls.check(spoken(listener.protocol), &at.key("tls"), problems));
+    let asks_clients = listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
+    if listener.forwarded.client_certificate && !asks_clients {
+        problems
+            .add(
+                &at.key("forwarded").key("client_certificate"),
+                "this listener asks no client for a certificate",
+            )
+            .hint("tls = { certificates = [...], client_auth = { ca = \"clients.pem\" } }");
+    }
     Some(ListenerPolicy {
         name: Arc::from(name),
         place: check_place(listener, at, problems)?,
@@ -134,6 +143,7 @@ fn check_listener(
         forwarded: forwarded::Policy {
             trusted: listener.trusted_proxies.clone(),
             forwarded: listener.forwarded,
+            asks_clients,
         },
         protocol: listener.protocol,
         proxy_protocol: listener
