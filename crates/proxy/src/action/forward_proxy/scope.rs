@@ -64,14 +64,14 @@ pub struct Special {
 
 /// The special ranges, parsed once.
 #[derive(Clone, Debug)]
-pub struct Scopes {
+pub(super) struct Scopes {
     special: Vec<Special>,
     wrapping: Vec<(IpNet, u32)>,
 }
 
 impl Scopes {
     /// The table.
-    pub fn new() -> Scopes {
+    pub(super) fn new() -> Scopes {
         // A test holds that every row parses.
         let net = |text: &str| text.parse::<IpNet>().ok();
         let special = RANGES.iter().filter_map(|&(text, what)| Some(Special { range: net(text)?, what }));
@@ -81,7 +81,7 @@ impl Scopes {
 
     /// The IPv4 address that an IPv6 address carries in one of the forms of transition. Mapped addresses are
     /// IPv4 addresses already: see `to_canonical`.
-    pub fn carried(&self, address: IpAddr) -> Option<IpAddr> {
+    pub(super) fn carried(&self, address: IpAddr) -> Option<IpAddr> {
         let IpAddr::V6(v6) = address else { return None };
         let (_, at) = self.wrapping.iter().find(|(range, _)| range.contains(&address))?;
         Some(Ipv4Addr::from_bits((v6.to_bits() >> (96 - at)) as u32).into())
@@ -89,7 +89,7 @@ impl Scopes {
 
     /// The range that makes an address not public; `None` for a public one. An address that carries an IPv4
     /// address is as public as that one, and what carries a special one is special as a whole.
-    pub fn special(&self, address: IpAddr) -> Option<Special> {
+    pub(super) fn special(&self, address: IpAddr) -> Option<Special> {
         let carrier = self.wrapping.iter().find(|(range, _)| range.contains(&address));
         if let (Some((range, _)), Some(inner)) = (carrier, self.carried(address))
             && range.addr() != IpAddr::from([0u16; 8])

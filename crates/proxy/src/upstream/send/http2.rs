@@ -64,7 +64,7 @@ pub(super) async fn exchange(
         interims: 0,
         hold: streamed && request.head.fields.contains(NameId::Expect),
     };
-    let line = Line { slot, guard };
+    let line = Line { _slot: slot, _guard: guard };
     match poll_fn(|cx| waiting.poll(terms, cx)).await {
         Ok((head, stream)) if persist == Persist::Upgrade && (200..300).contains(&head.status) => {
             let head = websocket::switched(head, &request.head);
@@ -201,10 +201,10 @@ fn receive(head: &ResponseHead, stream: RecvStream, waiting: Await, line: Line, 
     }))
 }
 
-/// What an exchange holds until it ends.
+/// What an exchange holds until it ends: its place on the connection, and its count at the endpoint.
 struct Line {
-    slot: Slot,
-    guard: InFlight,
+    _slot: Slot,
+    _guard: InFlight,
 }
 
 /// The body of an endpoint's answer.
