@@ -31,7 +31,10 @@ async fn a_call_is_translated_both_ways() {
     let expected = [&b"\0\0\0\0\x03xyz"[..], &trailers("grpc-status: 0\r\nx-sum: 3\r\n")].concat();
     assert_eq!(answer.body, expected);
     let seen = origin.last();
-    assert_eq!((seen.field("content-type"), seen.field("te")), (Some("application/grpc+proto"), Some("trailers")));
+    assert_eq!(
+        (seen.field("content-type"), seen.field("te")),
+        (Some("application/grpc+proto"), Some("trailers"))
+    );
     assert_eq!((seen.field("grpc-timeout"), seen.field("x-own")), (Some("1S"), Some("1")));
     assert_eq!(seen.body, MESSAGE);
 }
@@ -65,6 +68,9 @@ async fn grpc_itself_passes_untouched() {
     let origin = Origin::start(reply).await;
     let gateway = Lines { route: ROUTE, ..Lines::default() }.start(&[origin.address()]).await;
     let answer = call(&gateway, "application/grpc", MESSAGE).await;
-    assert_eq!((answer.field("content-type"), answer.field("grpc-status")), (Some("application/grpc"), Some("5")));
+    assert_eq!(
+        (answer.field("content-type"), answer.field("grpc-status")),
+        (Some("application/grpc"), Some("5"))
+    );
     assert_eq!(origin.last().field("content-type"), Some("application/grpc"));
 }

@@ -45,6 +45,8 @@ mod protocol;
 #[cfg(feature = "gateway")]
 mod proxy_protocol;
 #[cfg(feature = "gateway")]
+mod proxying;
+#[cfg(feature = "gateway")]
 mod reload;
 #[cfg(feature = "gateway")]
 mod routing;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use sluice_testkit::{
-    Gateway, ManualOrigin, Origin, Reply, Signal, Wire, eventually, free_port, http, within,
+    Gateway, ManualOrigin, Origin, Reply, Scratch, Signal, Wire, eventually, free_port, http, within,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -69,7 +69,11 @@ fn check_actions(route: &Route, at: &At, problems: &mut Problems) {
             .add(&at.key("filters"), "filters work on HTTP requests only")
             .hint("who may connect can be said by the route: match = { source = [\"10.0.0.0/8\"] }");
     }
-    for (key, written) in [("respond", route.respond.is_some()), ("redirect", route.redirect.is_some())] {
+    for (key, written) in [
+        ("respond", route.respond.is_some()),
+        ("redirect", route.redirect.is_some()),
+        ("forward_proxy", route.forward_proxy.is_some()),
+    ] {
         if written {
             problems
                 .add(&at.key(key), "a connection can only be forwarded")

@@ -211,6 +211,11 @@ pub fn apply(head: &mut RequestHead, exchange: &Exchange, policy: &Policy) {
     }
 }
 
+/// Removes what speaks of the client, whoever wrote it: for destinations that are not ours.
+pub fn say_nothing_of_client(head: &mut RequestHead) {
+    head.fields.retain(|id, name, _| !speaks_of_client(id, name));
+}
+
 /// Writes the request id into the fields of an answer, as the listener's policy says.
 pub fn apply_to_answer(head: &mut ResponseHead, exchange: &Exchange, policy: &Policy) {
     if policy.forwarded.request_id {

@@ -107,13 +107,23 @@ impl Pool {
     pub fn new(live: &Arc<Live>, upstream: &Upstream) -> Pool {
         let policy = &upstream.policy;
         Pool {
-            live: Arc::clone(live),
             tls: RefCell::new(upstream.tls.clone()),
-            idle: RefCell::default(),
-            policy: Cell::new(policy.pool),
             protocol: Cell::new(policy.protocol),
+            http2: http2::Pool::new(live, policy.http2, &policy.pool),
+            ..Pool::plain(live, policy.pool)
+        }
+    }
+
+    /// An empty pool for what belongs to no upstream: HTTP/1 without TLS.
+    pub fn plain(live: &Arc<Live>, policy: PoolPolicy) -> Pool {
+        Pool {
+            live: Arc::clone(live),
+            tls: RefCell::default(),
+            idle: RefCell::default(),
+            policy: Cell::new(policy),
+            protocol: Cell::new(Protocol::Http1),
             agreed: Cell::new(None),
-            http2: http2::Pool::new(live, policy),
+            http2: http2::Pool::new(live, http2::Policy::default(), &policy),
         }
     }
 
@@ -204,7 +214,7 @@ impl Pool {
 
 impl Connection {
     /// A connection over a new stream.
-    pub(super) fn new(stream: Stream, place: Option<Place>, world: &World) -> Box<Connection> {
+    pub fn new(stream: Stream, place: Option<Place>, world: &World) -> Box<Connection> {
         let link = Link::new(stream, world.clock, &world.timers);
         let born = world.clock.now();
         Box::new(Connection { link, in_flight: None, _permit: place, born, idle_since: None })

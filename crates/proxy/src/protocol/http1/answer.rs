@@ -124,9 +124,8 @@ impl<'a> Writing<'a> {
         let stall = self.listener.shared.timeouts.stall;
         let mut sender = Sender::new(text, framing);
         let sent = poll_fn(|cx| {
-            let polled = sender.poll(&mut body, cx, |outbox, cx| {
-                conn.link.borrow_mut().poll_flush(outbox, stall, cx)
-            });
+            let polled =
+                sender.poll(&mut body, cx, |outbox, cx| conn.link.borrow_mut().poll_flush(outbox, stall, cx));
             match polled {
                 // While nothing is on its way to the client, only listening shows that it has left.
                 Poll::Pending if sender.waits_for_body() && conn.poll_gone(cx).is_ready() => {

@@ -49,8 +49,8 @@ struct Times {
 }
 
 impl Times {
-    fn of(policy: &config::Policy) -> Times {
-        Times { idle: policy.pool.idle_timeout, age: policy.pool.max_age }
+    fn of(pool: &config::PoolPolicy) -> Times {
+        Times { idle: pool.idle_timeout, age: pool.max_age }
     }
 }
 
@@ -78,11 +78,11 @@ impl Drop for Joined {
 }
 
 impl Pool {
-    pub(in crate::upstream) fn new(live: &Arc<Live>, policy: &config::Policy) -> Rc<Pool> {
+    pub(in crate::upstream) fn new(live: &Arc<Live>, policy: Policy, pool: &config::PoolPolicy) -> Rc<Pool> {
         Rc::new(Pool {
             live: Arc::clone(live),
-            policy: Cell::new(policy.http2),
-            times: Cell::new(Times::of(policy)),
+            policy: Cell::new(policy),
+            times: Cell::new(Times::of(pool)),
             connections: RefCell::default(),
             dials: RefCell::default(),
             expected: Cell::new(usize::MAX),
@@ -93,7 +93,7 @@ impl Pool {
 
     /// Takes over a changed policy; connections that were opened under other settings end what they have.
     pub(in crate::upstream) fn set_policy(&self, policy: &config::Policy) {
-        self.times.set(Times::of(policy));
+        self.times.set(Times::of(&policy.pool));
         if self.policy.replace(policy.http2) != policy.http2 {
             self.retire();
         }

@@ -201,7 +201,7 @@ fn receive(head: &ResponseHead, stream: RecvStream, waiting: Await, line: Line, 
     }))
 }
 
-/// What an exchange holds until it ends.
+/// What an exchange holds until it ends: its place on the connection, and its count at the endpoint.
 struct Line {
     _slot: Slot,
     _guard: InFlight,
