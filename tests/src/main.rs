@@ -25,6 +25,8 @@ mod filters;
 #[cfg(feature = "gateway")]
 mod forward;
 #[cfg(feature = "gateway")]
+mod grpc_web;
+#[cfg(feature = "gateway")]
 mod guide;
 #[cfg(feature = "gateway")]
 mod handover;

@@ -60,6 +60,15 @@ impl Outcome {
     }
 }
 
+/// How a gRPC-Web client reads and writes bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcWeb {
+    /// As they are: `application/grpc-web`.
+    Binary,
+    /// In base64: `application/grpc-web-text`.
+    Text,
+}
+
 /// How long the phases took, from the first byte of the request; zero when a phase was not reached.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Phases {
@@ -114,6 +123,8 @@ pub struct Exchange {
     pub allow: String,
     /// Which credentials are asked for, for 401 and 407 (RFC 9110 section 11.6.1).
     pub challenge: Arc<str>,
+    /// What the client of a gRPC-Web request that was translated to gRPC reads.
+    pub grpc_web: Option<GrpcWeb>,
 }
 
 impl Exchange {
@@ -141,6 +152,7 @@ impl Exchange {
             sent: 0,
             allow: String::new(),
             challenge: none,
+            grpc_web: None,
         }
     }
 
