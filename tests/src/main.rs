@@ -25,6 +25,8 @@ mod filters;
 #[cfg(feature = "gateway")]
 mod forward;
 #[cfg(feature = "gateway")]
+mod grpc;
+#[cfg(feature = "gateway")]
 mod grpc_web;
 #[cfg(feature = "gateway")]
 mod guide;
@@ -43,6 +45,8 @@ mod protocol;
 #[cfg(feature = "gateway")]
 mod proxy_protocol;
 #[cfg(feature = "gateway")]
+mod proxying;
+#[cfg(feature = "gateway")]
 mod reload;
 #[cfg(feature = "gateway")]
 mod routing;
@@ -54,8 +58,12 @@ mod smoke;
 mod tcp;
 mod tidy;
 #[cfg(feature = "gateway")]
+mod tls;
+#[cfg(feature = "gateway")]
 mod udp;
 #[cfg(feature = "gateway")]
 mod unix_sockets;
 #[cfg(feature = "gateway")]
 mod upstream;
+#[cfg(feature = "gateway")]
+mod websocket;

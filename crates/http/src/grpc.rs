@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::fields::Fields;
+use crate::name::NameId;
 use crate::reasons::reasons;
 
 /// grpc-timeout has at most this many digits.
@@ -58,6 +60,25 @@ pub fn encode_message(message: &str, out: &mut Vec<u8>) {
         }
     }
 }
+
+/// Whether a message with these fields is one of gRPC: its Content-Type says so.
+pub fn is_grpc(fields: &Fields) -> bool {
+    let content_type = fields.get(NameId::ContentType).unwrap_or_default();
+    content_type
+        .split_at_checked(CONTENT_TYPE.len())
+        .is_some_and(|(kind, rest)| kind == CONTENT_TYPE && matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+const CONTENT_TYPE: &[u8] = b"application/grpc";
+
+/// Whether a grpc-status is a failure of the server, as a 5xx is: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED,
+/// INTERNAL, UNAVAILABLE and DATA_LOSS.
+pub fn is_server_error(status: &[u8]) -> bool {
+    matches!(status, b"2" | b"4" | b"12" | b"13" | b"14" | b"15")
+}
+
+/// DEADLINE_EXCEEDED, as a grpc-status field has it.
+pub const DEADLINE_EXCEEDED: &[u8] = b"4";
 
 /// The gRPC status that a client makes of an HTTP status, where an answer has no grpc-status.
 pub const fn status_of(http: u16) -> u8 {

@@ -77,6 +77,7 @@ const PLAIN: &[(&str, Fact)] = &[
     ("target", Fact::Target),
     ("tls.cipher", Fact::Tls(TlsFact::Cipher)),
     ("tls.client.dns", Fact::Tls(TlsFact::Dns)),
+    ("tls.client.email", Fact::Tls(TlsFact::Email)),
     ("tls.client.fingerprint", Fact::Tls(TlsFact::Fingerprint)),
     ("tls.client.issuer", Fact::Tls(TlsFact::Issuer)),
     ("tls.client.serial", Fact::Tls(TlsFact::Serial)),

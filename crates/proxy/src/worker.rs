@@ -12,8 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_http::RequestHead;
+use sluice_traffic::breaker::Change;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::action::forward_proxy::outward::Outward;
 use crate::config::model::ListenerPolicy;
 use crate::gateway::Gateway;
 use crate::listener::LocalListener;
@@ -25,8 +27,8 @@ use crate::protocol::udp;
 use crate::request_id;
 use crate::snapshot::Snapshot;
 use crate::sockets::Listening;
-use crate::upstream::Local;
 use crate::upstream::live::Live;
+use crate::upstream::{Events, Local, Upstream};
 use crate::world::World;
 
 /// How often idle connections are looked over and the access log is flushed.
@@ -69,6 +71,8 @@ pub struct Running {
     pub routes: Vec<Arc<RouteCells>>,
     /// Counters of exchanges without a route.
     pub unrouted: Arc<RouteCells>,
+    /// The part of forward proxying, where a route does that.
+    pub outward: Option<Rc<Outward>>,
     /// Where exchanges are logged, if they are.
     pub log: Option<RefCell<LogWriter>>,
     listeners: HashMap<Arc<str>, Rc<LocalListener>>,
@@ -77,7 +81,7 @@ pub struct Running {
 impl Running {
     fn new(worker: &Worker, snapshot: Arc<Snapshot>, before: Option<&Running>) -> Running {
         let (registry, index) = (&worker.gateway.registry, worker.index);
-        let local = |upstream: &Arc<crate::upstream::Upstream>| {
+        let local = |upstream: &Arc<Upstream>| {
             let before = before
                 .and_then(|before| before.upstreams.iter().find(|old| old.shared.name == upstream.name));
             Rc::new(Local::new(Arc::clone(upstream), before.map(|old| &**old), registry, index))
@@ -86,7 +90,12 @@ impl Running {
             let tls = snapshot.tls.server(&policy.name);
             Rc::new(LocalListener::new(policy, bound, tls, (registry, index)))
         };
+        let outward = snapshot.model.connect.is_some().then(|| {
+            let before = before.and_then(|before| before.outward.as_ref());
+            Outward::new(&snapshot.model.dns, before, || registry.upstream(index, "forward_proxy"))
+        });
         Running {
+            outward,
             upstreams: snapshot.upstreams.iter().map(local).collect(),
             routes: snapshot.model.routes.iter().map(|route| registry.route(index, &route.name)).collect(),
             names: snapshot.model.routes.iter().map(|route| Arc::from(&*route.name)).collect(),
@@ -130,7 +139,23 @@ pub fn run(
     Ok(())
 }
 
+/// Exchanges hold their worker anyway, and count it without other cores.
+impl Events for Worker {
+    fn shed(&self, live: &Arc<Live>) {
+        self.gateway.shed(live);
+    }
+
+    fn breaker_changed(&self, upstream: &Upstream, index: usize, change: Change) {
+        self.gateway.breaker_changed(upstream, index, change);
+    }
+}
+
 impl Worker {
+    /// Whom its exchanges tell what concerns all workers.
+    pub fn events(self: &Rc<Self>) -> Rc<dyn Events> {
+        Rc::<Worker>::clone(self)
+    }
+
     fn start(gateway: Arc<Gateway>, index: usize, world: Rc<World>, snapshot: &Arc<Snapshot>) -> Rc<Worker> {
         let empty = Running {
             snapshot: Arc::clone(snapshot),
@@ -138,6 +163,7 @@ impl Worker {
             names: Vec::new(),
             routes: Vec::new(),
             unrouted: gateway.registry.route(index, ""),
+            outward: None,
             log: None,
             listeners: HashMap::new(),
         };
@@ -257,6 +283,9 @@ impl Worker {
         self.world.set_wall();
         let now = self.world.clock.now();
         self.running.borrow().upstreams.iter().for_each(|upstream| upstream.sweep(now));
+        if let Some(outward) = &self.running.borrow().outward {
+            outward.sweep(now);
+        }
         self.flush();
     }
 

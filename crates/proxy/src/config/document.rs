@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::forwarded::Forwarded;
 use crate::value::{ByteSize, Network, Period};
-use crate::{action, filter, observe, route, tls, upstream};
+use crate::{action, filter, observe, resolve, route, tls, upstream};
 
 /// A Sluice configuration.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -28,6 +28,9 @@ pub struct Document {
     /// Certificates with their private keys, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub certificates: BTreeMap<String, tls::CertificateConfig>,
+    /// Where names are looked up, for the action forward_proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<resolve::Config>,
     /// One line for each exchange.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<observe::access_log::Config>,
@@ -35,7 +38,7 @@ pub struct Document {
 
 impl Document {
     /// The files besides the document that it takes something from whenever they change: certificates, keys,
-    /// authorities, lists of revoked certificates.
+    /// authorities, lists of revoked certificates, what filters read.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files: Vec<&String> = Vec::new();
         files.extend(
@@ -46,6 +49,7 @@ impl Document {
         files.extend(auths.flat_map(|auth| std::iter::once(&auth.ca).chain(&auth.crl)));
         files.extend(self.upstreams.values().filter_map(|upstream| upstream.tls.as_ref()?.ca()));
         let mut files: Vec<PathBuf> = files.into_iter().map(PathBuf::from).collect();
+        files.extend(self.routes.iter().flat_map(|route| &route.filters).flat_map(filter::Config::files));
         files.sort_unstable();
         files.dedup();
         files
@@ -229,7 +233,8 @@ pub struct ListenerLimits {
     pub requests_per_connection: Option<u32>,
 }
 
-/// What happens to which requests. Exactly one action stands in it: forward, respond or redirect.
+/// What happens to which requests. Exactly one action stands in it: forward, respond,
+/// redirect or forward_proxy.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -259,6 +264,9 @@ pub struct Route {
     /// Send the client elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<action::redirect::Config>,
+    /// Send it where the client says, as far as the rules allow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward_proxy: Option<action::forward_proxy::Config>,
 }
 
 fn yes() -> bool {

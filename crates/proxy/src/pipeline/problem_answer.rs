@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use serde::Serialize;
-use sluice_http::{Body, NameId, RequestHead, Response, ResponseHead, reason_of};
+use sluice_http::{Body, NameId, RequestHead, Response, ResponseHead, grpc, reason_of};
 
 use super::forwarded::PSEUDONYM;
 use crate::exchange::{Exchange, GrpcWeb};
@@ -32,10 +32,7 @@ impl Form {
         if let Some(wanted) = grpc_web::wanted(head) {
             return Form::GrpcWeb(wanted);
         }
-        let content_type = head.fields.get(NameId::ContentType).unwrap_or(b"");
-        if let Some((b"application/grpc", rest)) = content_type.split_at_checked("application/grpc".len())
-            && matches!(rest.first(), None | Some(b'+' | b';'))
-        {
+        if grpc::is_grpc(&head.fields) {
             return Form::Grpc;
         }
         let mut likes = Likes::default();

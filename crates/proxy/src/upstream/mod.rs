@@ -1,5 +1,5 @@
-//! Reaching an endpoint: which one (`pick`, `affinity`), over which connection (`connection`), and one
-//! exchange with it (`send`).
+//! Reaching an endpoint: which one (`pick`, `affinity`), over which connection (`reach`, `connection`,
+//! `http2`), and one exchange with it (`send`).
 //!
 //! [`Upstream`] is shared by all workers and belongs to one snapshot; [`Local`] is a worker's own part of
 //! it. What survives a change by identity is in [`live::Live`] (shared), [`connection::Pool`] and the
@@ -9,9 +9,11 @@ pub mod affinity;
 pub mod attempt;
 pub mod config;
 pub mod connection;
+pub mod http2;
 pub mod live;
 pub mod pick;
 pub mod proxy_header;
+pub mod reach;
 pub mod send;
 
 use std::cell::RefCell;
@@ -122,7 +124,7 @@ impl Local {
             },
         );
         Local {
-            pools: shared.endpoints.iter().map(|endpoint| pool(endpoint, &shared.policy, before)).collect(),
+            pools: shared.endpoints.iter().map(|endpoint| pool(endpoint, &shared, before)).collect(),
             cells: registry.upstream(worker, &shared.name),
             endpoint_cells: (shared.endpoints.iter())
                 .map(|endpoint| registry.endpoint(worker, &shared.name, &endpoint.address))
@@ -149,14 +151,14 @@ impl Local {
     }
 }
 
-fn pool(endpoint: &Endpoint, policy: &Policy, before: Option<&Local>) -> Rc<Pool> {
+fn pool(endpoint: &Endpoint, upstream: &Upstream, before: Option<&Local>) -> Rc<Pool> {
     let kept = before.and_then(|before| before.pools.iter().find(|pool| pool.serves(&endpoint.live)));
     match kept {
         Some(pool) => {
-            pool.set_policy(policy.pool);
+            pool.adopt(upstream);
             Rc::clone(pool)
         }
-        None => Rc::new(Pool::new(&endpoint.live, policy.pool)),
+        None => Rc::new(Pool::new(&endpoint.live, upstream)),
     }
 }
 

@@ -81,11 +81,13 @@ async fn run(
         // The check of the document lets no other action pass.
         return Err(Failure::Internal);
     };
+    let events = worker.events();
     let scene = action::Scene {
         world: &worker.world,
         upstreams: &running.upstreams,
         interim: &|_| {},
-        events: &*worker.gateway,
+        events: &events,
+        outward: None,
     };
     let mut endpoint = forward.connect(&scene, exchange, &head).await?;
     Ok(relay::run(link, &mut *endpoint, listener.shared.timeouts.idle, &worker.world).await)

@@ -176,11 +176,13 @@ impl Port {
             // The check of the document lets no other action pass.
             return Err(Failure::Internal);
         };
+        let events = worker.events();
         let scene = action::Scene {
             world: &worker.world,
             upstreams: &running.upstreams,
             interim: &|_| {},
-            events: &*worker.gateway,
+            events: &events,
+            outward: None,
         };
         forward.choose(&scene, exchange, &head)
     }
