@@ -212,11 +212,11 @@ async fn endpoints_are_verified_by_name_and_authority() {
     };
     assert_eq!(ask(good.address(), &own).await, "inside");
     assert_eq!(ask(good.address(), &format!("{own}, sni = \"in.example\"")).await, "inside");
-    assert_eq!(ask(good.address(), &format!("{own}, sni = \"out.example\"")).await, "upstream-tls-failed");
-    assert_eq!(ask(good.address(), "").await, "upstream-tls-failed", "the system knows no such authority");
+    assert_eq!(ask(good.address(), &format!("{own}, sni = \"out.example\"")).await, "upstream-untrusted");
+    assert_eq!(ask(good.address(), "").await, "upstream-untrusted", "the system knows no such authority");
     assert_eq!(ask(good.address(), "verify = false").await, "inside");
     let expired = serve(&shop.authority.expired(&["127.0.0.1"])).await;
-    assert_eq!(ask(expired.address(), &own).await, "upstream-tls-failed");
+    assert_eq!(ask(expired.address(), &own).await, "upstream-untrusted");
     assert_eq!(ask(origin.address(), &own).await, "upstream-tls-failed", "plain HTTP where TLS is expected");
 }
 

@@ -6,4 +6,5 @@ mod grpc;
 mod origin;
 mod server;
 mod upstream;
+mod upstream_tls;
 mod with_peers;
