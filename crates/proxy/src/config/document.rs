@@ -35,7 +35,7 @@ pub struct Document {
 
 impl Document {
     /// The files besides the document that it takes something from whenever they change: certificates, keys,
-    /// authorities, lists of revoked certificates.
+    /// authorities, lists of revoked certificates, what filters read.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files: Vec<&String> = Vec::new();
         files.extend(
@@ -46,6 +46,7 @@ impl Document {
         files.extend(auths.flat_map(|auth| std::iter::once(&auth.ca).chain(&auth.crl)));
         files.extend(self.upstreams.values().filter_map(|upstream| upstream.tls.as_ref()?.ca()));
         let mut files: Vec<PathBuf> = files.into_iter().map(PathBuf::from).collect();
+        files.extend(self.routes.iter().flat_map(|route| &route.filters).flat_map(filter::Config::files));
         files.sort_unstable();
         files.dedup();
         files
