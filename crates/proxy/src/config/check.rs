@@ -236,6 +236,7 @@ fn check_place(listener: &Listener, at: &At, problems: &mut Problems) -> Option<
     let http = listener.protocol == Protocol::Http;
     for (key, unfit) in [
         ("trusted_proxies", !http && !listener.trusted_proxies.is_empty()),
+        ("tls", listener.protocol == Protocol::Udp && listener.tls.is_some()),
         ("proxy_protocol", listener.protocol == Protocol::Udp && listener.proxy_protocol.is_some()),
         ("tls", listener.protocol == Protocol::Udp && listener.tls.is_some()),
     ] {
