@@ -138,12 +138,10 @@ fn decision(proxy: &ForwardProxy, head: &RequestHead, scheme: Scheme) -> String 
     let with_port = format!("{authority}:443");
     let to = destination(authority, kind).or_else(|| destination(&with_port, kind));
     let Some(to) = to else { return format!("`{authority}` is not a destination") };
-    let decision = match crate::resolve::known(to.host) {
-        Some(Ok(addresses)) => {
-            let mut decisions = addresses.iter().map(|&address| proxy.rules.decide(to, address));
-            decisions.next().unwrap_or_else(|| proxy.rules.decide_name(to))
-        }
-        _ => proxy.rules.decide_name(to),
+    let known = crate::resolve::known(to.host).and_then(|known| known.ok()?.first().copied());
+    let decision = match known {
+        Some(address) => proxy.rules.decide(to, address).to_string(),
+        None => proxy.rules.explain_name(to),
     };
     format!("{}:{} {decision}", to.host, to.port)
 }

@@ -2,7 +2,8 @@
 
 use sluice_testkit::{Finished, Gateway, Origin, Peer, Program, Reply, Scratch};
 
-use super::{LOOPBACK, gateway};
+use super::{LOOPBACK, document, gateway};
+use crate::auth::HASH;
 
 async fn run(program: &str, arguments: &[&str], scratch: &Scratch) -> Finished {
     // Nothing of the machine's own configuration counts.
@@ -49,6 +50,26 @@ async fn curl_gets_pages_in_both_ways() {
     let ended = run("curl", &["-sS", "-x", &proxy, "--cacert", &chain, &secure], &scratch).await;
     well(&ended);
     assert_eq!(ended.stdout, "page under TLS");
+}
+
+#[tokio::test]
+async fn a_proxy_may_ask_for_credentials() {
+    let scratch = Scratch::new();
+    let origin = Origin::start(Reply::ok("for anna")).await;
+    let filter = format!("filters = [{{ basic_auth = {{ realm = \"inside\", users = {{ anna = \"{HASH}\" }} }} }}]\n");
+    let document =
+        document(LOOPBACK, "").replace("[routes.forward_proxy]", &format!("{filter}[routes.forward_proxy]"));
+    let gateway = Gateway::start(&document).await;
+    let (proxy, url) = (proxy(&gateway), format!("http://{}/", origin.address()));
+    let said = ["-sS", "-o", "said", "-w", "%{http_code} %{http_connect}", "-x", &proxy];
+    for (way, code) in [(&[][..], "407 000"), (&["-p"], "000 407")] {
+        let asked = run("curl", &[&said, way, &[&url]].concat(), &scratch).await;
+        assert_eq!(asked.stdout, code, "{}", asked.stderr);
+        let known = run("curl", &[&said, way, &["-U", "anna:correct horse", &url]].concat(), &scratch).await;
+        assert!(known.stdout.starts_with("200"), "{} {}", known.stdout, known.stderr);
+        assert_eq!(std::fs::read_to_string(scratch.file("said")).unwrap(), "for anna");
+    }
+    assert_eq!((origin.count(), origin.last().field("proxy-authorization")), (2, None));
 }
 
 #[tokio::test]

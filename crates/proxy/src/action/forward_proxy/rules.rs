@@ -224,24 +224,47 @@ impl Rules {
     /// Decides about a name before it is looked up: `Denied` when no address of it could be allowed. Asking a
     /// name server about a name that is denied would tell the world what was asked for.
     pub fn decide_name(&self, to: Destination<'_>) -> Decision {
-        self.judge(to, None)
+        self.judge(to, Address::Any)
+    }
+
+    /// What can be said of a name without looking it up: the decision for an address that no rule names, and
+    /// the rules whose word depends on the address.
+    pub fn explain_name(&self, to: Destination<'_>) -> String {
+        let asked = Asked::new(to, Address::Elsewhere, &self.scopes);
+        let mut text = self.judge(to, Address::Elsewhere).to_string();
+        let applies = |rule: &Parts| {
+            let others = Parts { networks: Vec::new(), ..rule.clone() };
+            !rule.networks.is_empty() && self.denies(&others, &asked)
+        };
+        let deny = self.deny.iter().enumerate().filter(|(_, rule)| applies(rule));
+        let permits = |rule: &Parts| {
+            let others = Parts { networks: Vec::new(), ..rule.clone() };
+            !rule.networks.is_empty() && others.permits(Private::OnlyNamed, &asked).is_ok()
+        };
+        let allow = self.allow.iter().enumerate().filter(|(_, (rule, _))| permits(rule));
+        let depends = deny
+            .map(|(index, _)| format!("deny[{index}]"))
+            .chain(allow.map(|(index, _)| format!("allow[{index}]")))
+            .collect::<Vec<_>>();
+        if !depends.is_empty() {
+            text.push_str("; its address may change that: ");
+            text.push_str(&depends.join(", "));
+        }
+        text
     }
 
     /// Decides about an address of a destination; `address` is what would be dialled.
     pub fn decide(&self, to: Destination<'_>, address: IpAddr) -> Decision {
-        self.judge(to, Some(address.to_canonical()))
+        self.judge(to, Address::Known(address.to_canonical()))
     }
 
-    fn judge(&self, to: Destination<'_>, address: Option<IpAddr>) -> Decision {
-        let literal = literal(to.host);
-        let address = address.or(literal);
-        let special = address.and_then(|address| self.scopes.special(address));
-        let asked = Asked { host: canonical(to.host), literal, to, address, special };
+    fn judge(&self, to: Destination<'_>, address: Address) -> Decision {
+        let asked = Asked::new(to, address, &self.scopes);
         if let Some(index) = self.deny.iter().position(|rule| self.denies(rule, &asked)) {
             return Decision::Denied(Reason::Rule(index));
         }
         if self.allow.is_empty() {
-            return match special {
+            return match asked.special {
                 _ if !is_default(to) => Decision::Denied(Reason::Port),
                 Some(special) => Decision::Denied(Reason::Private(special)),
                 None => Decision::Allowed(None),
@@ -260,8 +283,9 @@ impl Rules {
 
     /// Whether a deny rule applies; what is not known yet does not count as denied.
     fn denies(&self, rule: &Parts, asked: &Asked<'_>) -> bool {
-        let carried = asked.address.and_then(|address| self.scopes.carried(address));
-        let forms = || asked.address.into_iter().chain(carried);
+        let known = asked.address.known();
+        let carried = known.and_then(|address| self.scopes.carried(address));
+        let forms = || known.into_iter().chain(carried);
         let named = |pattern: &Pattern| {
             pattern.matches(&asked.host, asked.literal)
                 || forms().any(|form| *pattern == Pattern::Address(form))
@@ -279,9 +303,47 @@ struct Asked<'a> {
     /// The address that the host spells.
     literal: Option<IpAddr>,
     to: Destination<'a>,
-    /// The address that would be dialled; not known for a name before it was looked up.
-    address: Option<IpAddr>,
+    address: Address,
     special: Option<Special>,
+}
+
+/// The address that would be dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Address {
+    Known(IpAddr),
+    /// Not known: take the one that allows most.
+    Any,
+    /// Not known: take a public one that no rule names.
+    Elsewhere,
+}
+
+impl Address {
+    fn known(self) -> Option<IpAddr> {
+        match self {
+            Address::Known(address) => Some(address),
+            Address::Any | Address::Elsewhere => None,
+        }
+    }
+
+    fn is_in(self, network: &IpNet) -> bool {
+        match self {
+            Address::Known(address) => network.contains(&address),
+            Address::Any => true,
+            Address::Elsewhere => false,
+        }
+    }
+}
+
+impl<'a> Asked<'a> {
+    fn new(to: Destination<'a>, address: Address, scopes: &Scopes) -> Asked<'a> {
+        let literal = literal(to.host);
+        let address = match literal {
+            Some(literal) if address.known().is_none() => Address::Known(literal),
+            _ => address,
+        };
+        let special = address.known().and_then(|address| scopes.special(address));
+        Asked { host: canonical(to.host), literal, to, address, special }
+    }
 }
 
 impl Reason {
@@ -308,15 +370,15 @@ impl Parts {
         if !(self.ports.is_empty() || self.has_port(asked.to.port)) {
             return Err(Reason::NoRule);
         }
-        let covers = |network: &&IpNet| asked.address.is_none_or(|address| network.contains(&address));
-        let covering: Vec<&IpNet> = self.networks.iter().filter(covers).collect();
+        let covering: Vec<&IpNet> =
+            self.networks.iter().filter(|network| asked.address.is_in(network)).collect();
         if covering.is_empty() && !self.networks.is_empty() {
             return Err(Reason::NoRule);
         }
         let Some(special) = asked.special else { return Ok(()) };
         let inside = |network: &&IpNet| network.prefix_len() >= special.range.prefix_len();
         let literally = |pattern: &Pattern| match pattern {
-            Pattern::Address(own) => asked.literal == Some(*own) && asked.address == Some(*own),
+            Pattern::Address(own) => asked.literal == Some(*own) && asked.address == Address::Known(*own),
             _ => false,
         };
         let opened =

@@ -181,6 +181,7 @@ impl Port {
             upstreams: &running.upstreams,
             interim: &|_| {},
             events: &*worker.gateway,
+            outward: None,
         };
         forward.choose(&scene, exchange, &head)
     }

@@ -194,6 +194,19 @@ fn a_name_is_denied_before_it_is_looked_up_where_no_address_could_help() {
 }
 
 #[test]
+fn what_is_known_of_a_name_is_explained() {
+    let rules = rules(
+        "[[deny]]\nnetworks = ['1.0.0.0/8']\n[[allow]]\nnetworks = ['127.0.0.0/8']\n[[allow]]\nhosts = ['a.test']",
+    );
+    let explain = |host| rules.explain_name(Destination { host, port: 443, kind: Kind::Connect });
+    assert_eq!(explain("a.test"), "allowed by allow[1]; its address may change that: deny[0], allow[0]");
+    assert_eq!(
+        explain("b.test"),
+        "denied: no allow rule applies; its address may change that: deny[0], allow[0]"
+    );
+}
+
+#[test]
 fn wrong_rules_are_problems_with_a_place() {
     let (_, problems) = checked(
         "[[allow]]\nhosts = ['a b', 'ok.test', '*.', 'http://x']\nports = [0, '9-8', 'x', '1-70000', '+1-2']\n\
