@@ -1,6 +1,6 @@
 //! Who may come in, seen at the socket: passwords, files of users, addresses.
 
-use sluice_testkit::{Gateway, Origin, Reply, Scratch, Wire, http, sluice};
+use sluice_testkit::{Gateway, Origin, Reply, Scratch, Wire, eventually, http, sluice};
 
 use crate::setup::{Lines, base};
 
@@ -101,6 +101,18 @@ async fn a_reload_reads_the_file_of_users_again() {
         "{}",
         refused.body
     );
+}
+
+#[tokio::test]
+async fn a_changed_file_of_users_is_taken_on_by_itself() {
+    let scratch = Scratch::new();
+    let users = scratch.write("users.htpasswd", format!("anna:{HASH}\n"));
+    let origin = Origin::start(Reply::ok("x")).await;
+    let route = format!("filters = [{{ basic_auth = {{ file = \"{}\" }} }}]", users.display());
+    let gateway = Lines { route: &route, ..Lines::default() }.start(&[origin.address()]).await;
+    assert_eq!(status(&gateway, BOB).await, 401);
+    scratch.write("users.htpasswd", format!("anna:{HASH}\nbob:{HASH}\n"));
+    eventually("bob to be known", async || (status(&gateway, BOB).await == 200).then_some(())).await;
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@
 #[cfg(feature = "gateway")]
 mod auth;
 #[cfg(feature = "gateway")]
+mod certificates;
+#[cfg(feature = "gateway")]
 mod command_line;
 #[cfg(feature = "gateway")]
 mod documents;
@@ -22,6 +24,10 @@ mod explain;
 mod filters;
 #[cfg(feature = "gateway")]
 mod forward;
+#[cfg(feature = "gateway")]
+mod grpc;
+#[cfg(feature = "gateway")]
+mod grpc_web;
 #[cfg(feature = "gateway")]
 mod guide;
 #[cfg(feature = "gateway")]
@@ -52,8 +58,12 @@ mod smoke;
 mod tcp;
 mod tidy;
 #[cfg(feature = "gateway")]
+mod tls;
+#[cfg(feature = "gateway")]
 mod udp;
 #[cfg(feature = "gateway")]
 mod unix_sockets;
 #[cfg(feature = "gateway")]
 mod upstream;
+#[cfg(feature = "gateway")]
+mod websocket;

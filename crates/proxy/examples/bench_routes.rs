@@ -177,6 +177,7 @@ fn facts<'a>(head: &'a RequestHead, params: &'a Params) -> Facts<'a> {
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         scheme: Scheme::Http,
         listener: "web",
+        tls: None,
         request_id: "",
         route: "",
         params,

@@ -11,6 +11,7 @@ use sluice_http::{Method, RequestHead, Version};
 
 use crate::facts::{Facts, Params, Scheme};
 use crate::failure::Failure;
+use crate::tls::Secured;
 
 /// Who is asking, and through which listener.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Client {
     pub scheme: Scheme,
     /// The name of the listener.
     pub listener: Arc<str>,
+    /// What its TLS handshake with us said; None: the connection is plain.
+    pub tls: Option<Arc<Secured>>,
 }
 
 /// How a request names what it is for (RFC 9112 section 3.2).
@@ -84,6 +87,15 @@ impl Outcome {
     }
 }
 
+/// How a gRPC-Web client reads and writes bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcWeb {
+    /// As they are: `application/grpc-web`.
+    Binary,
+    /// In base64: `application/grpc-web-text`.
+    Text,
+}
+
 /// How long the phases took, from the first byte of the request; zero when a phase was not reached.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Phases {
@@ -140,6 +152,8 @@ pub struct Exchange {
     pub allow: String,
     /// Which credentials are asked for, for 401 and 407 (RFC 9110 section 11.6.1).
     pub challenge: Arc<str>,
+    /// What the client of a gRPC-Web request that was translated to gRPC reads.
+    pub grpc_web: Option<GrpcWeb>,
 }
 
 impl Exchange {
@@ -168,6 +182,7 @@ impl Exchange {
             sent: 0,
             allow: String::new(),
             challenge: none,
+            grpc_web: None,
         }
     }
 
@@ -179,6 +194,7 @@ impl Exchange {
             client: self.client.address,
             scheme: self.client.scheme,
             listener: &self.client.listener,
+            tls: self.client.tls.as_deref(),
             request_id: &self.request_id,
             route: &self.route,
             params: &self.params,

@@ -80,7 +80,7 @@ pub fn explain(model: &Model, question: &Question<'_>, clock: Clock) -> Result<A
     };
     let scheme = if question.url.starts_with("https://") { Scheme::Https } else { Scheme::Http };
     let peer = SocketAddr::new(question.client, 0);
-    let client = Client { peer, address: question.client, scheme, listener };
+    let client = Client { peer, address: question.client, scheme, listener, tls: None };
     let mut exchange = Exchange::begin(client, "explained".to_owned(), clock.now());
     let path = normalize::path(head.path());
     let refused =

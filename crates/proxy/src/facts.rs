@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use sluice_http::RequestHead;
 
+use crate::tls::Secured;
+
 /// How the client reached us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -48,6 +50,8 @@ pub struct Facts<'a> {
     pub scheme: Scheme,
     /// The name of the listener.
     pub listener: &'a str,
+    /// What the client's TLS handshake with us said; None: the connection is plain.
+    pub tls: Option<&'a Secured>,
     /// The request id.
     pub request_id: &'a str,
     /// The name of the route; empty before one is found.

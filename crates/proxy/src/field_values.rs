@@ -67,6 +67,7 @@ fn compile_value(text: &str, allowed: Variables, at: &At, problems: &mut Problem
 fn known_after_forwarding(variable: &str) -> bool {
     matches!(variable, "client" | "listener" | "request_id" | "route" | "scheme")
         || variable.starts_with("param.")
+        || variable.starts_with("tls.")
 }
 
 /// Checks a field name that a document wants to edit: a token, and none of those that the gateway itself

@@ -120,7 +120,7 @@ impl Control {
         let built = snapshot::build(
             document,
             model,
-            None,
+            (None, clock.unix()),
             (workers, &legacy.secret, &mut legacy.sockets),
             (&registry, &diagnostics),
         )?;
@@ -171,7 +171,8 @@ impl Control {
         let mut none = Vec::new();
         let workers = (self.gateway.mailboxes.len(), &*self.secret, &mut none);
         let observe = (&*self.gateway.registry, &self.gateway.diagnostics);
-        let built = snapshot::build(document, model, Some(&before), workers, observe)?;
+        let now = self.gateway.clock.unix();
+        let built = snapshot::build(document, model, (Some(&before), now), workers, observe)?;
         for (_, bound) in &before.listeners {
             if !built.snapshot.listeners.iter().any(|(_, kept)| Arc::ptr_eq(kept, bound)) {
                 bound.close();

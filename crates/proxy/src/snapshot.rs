@@ -9,11 +9,14 @@
 //! * counters: by their labels, in the metrics registry;
 //! * health check tasks: as long as the check is the same, in `health::monitor`;
 //! * which passwords were found right a moment ago: in `filter::Shared`;
+//! * TLS sessions: as long as a listener's or upstream's TLS and the files it names are the same, in
+//!   `tls::Loaded`; those of clients also over a change of certificates;
 //! * the access log's file: as long as its configuration is the same, here.
 
 use std::collections::HashMap;
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -26,6 +29,7 @@ use crate::observe::diagnostic::Diagnostics;
 use crate::observe::metrics::Registry;
 use crate::problem::{At, Problems};
 use crate::sockets::{self, Bound, Inherited, Listening};
+use crate::tls;
 use crate::upstream::affinity::By;
 use crate::upstream::config::{EndpointPolicy, Policy};
 use crate::upstream::{Endpoint, Upstream};
@@ -42,6 +46,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The listeners and their sockets.
     pub listeners: Vec<(Arc<ListenerPolicy>, Arc<Bound>)>,
+    /// Certificates and what listeners and upstreams run with.
+    pub tls: tls::Loaded,
     /// Where exchanges are logged.
     pub log: Option<Arc<AccessLog>>,
     /// What the filters share.
@@ -56,25 +62,32 @@ pub struct Built {
     pub sockets: Vec<(Arc<str>, Vec<Listening>)>,
 }
 
-/// Builds the next snapshot. Binds sockets and resolves names; on any problem nothing stays behind.
+/// Builds the next snapshot; `now` is Unix time. Binds sockets, resolves names and reads the files that the
+/// document names; on any problem nothing stays behind.
 pub fn build(
     document: Document,
     mut model: Model,
-    before: Option<&Snapshot>,
+    (before, now): (Option<&Snapshot>, Duration),
     (workers, secret, inherited): (usize, &[u8], &mut Vec<Inherited>),
     observe: (&Registry, &Diagnostics),
 ) -> Result<Built, Problems> {
     let mut problems = Problems::new();
     let shared = before.map_or_else(|| filter::Shared::new(secret), |before| before.shared.clone());
     load_filters(&mut model, &shared, &mut problems);
-    let upstreams = upstreams(&model, before, secret, &mut problems);
+    let now = now.as_secs().try_into().unwrap_or(i64::MAX);
+    let tls = tls::Loaded::load(&model.tls(), before.map(|before| &before.tls), now, &mut problems);
+    let upstreams = upstreams(&model, before, (secret, &tls), &mut problems);
     let log = log(&model, before, observe, &mut problems);
     let (listeners, sockets) = listeners(&model, before, (workers, inherited), &mut problems);
     if !problems.is_empty() {
         return Err(problems);
     }
+    for caution in tls.cautions() {
+        observe.1.warn(caution, &[]);
+    }
     let revision = before.map_or(1, |before| before.revision + 1);
-    let snapshot = Arc::new(Snapshot { revision, document, model, upstreams, listeners, log, shared });
+    let snapshot = Snapshot { revision, document, model, upstreams, listeners, tls, log, shared };
+    let snapshot = Arc::new(snapshot);
     Ok(Built { snapshot, sockets })
 }
 
@@ -92,7 +105,7 @@ fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Probl
 fn upstreams(
     model: &Model,
     before: Option<&Snapshot>,
-    secret: &[u8],
+    (secret, tls): (&[u8], &tls::Loaded),
     problems: &mut Problems,
 ) -> Vec<Arc<Upstream>> {
     let mut out = Vec::with_capacity(model.upstreams.len());
@@ -112,6 +125,7 @@ fn upstreams(
             name: Arc::clone(name),
             policy: policy.clone(),
             endpoints,
+            tls: tls.client(name).cloned(),
             group,
             tokens,
         }));

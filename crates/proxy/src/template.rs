@@ -20,7 +20,7 @@ use std::fmt;
 use sluice_http::FieldName;
 
 use crate::closest::closest;
-use crate::expression::fact::Fact;
+use crate::expression::fact::{Fact, TlsFact};
 use crate::facts::Facts;
 use crate::percent::{Set, encode};
 
@@ -75,6 +75,15 @@ const PLAIN: &[(&str, Fact)] = &[
     ("route", Fact::Route),
     ("scheme", Fact::Scheme),
     ("target", Fact::Target),
+    ("tls.cipher", Fact::Tls(TlsFact::Cipher)),
+    ("tls.client.dns", Fact::Tls(TlsFact::Dns)),
+    ("tls.client.fingerprint", Fact::Tls(TlsFact::Fingerprint)),
+    ("tls.client.issuer", Fact::Tls(TlsFact::Issuer)),
+    ("tls.client.serial", Fact::Tls(TlsFact::Serial)),
+    ("tls.client.subject", Fact::Tls(TlsFact::Subject)),
+    ("tls.client.uri", Fact::Tls(TlsFact::Uri)),
+    ("tls.sni", Fact::Tls(TlsFact::Sni)),
+    ("tls.version", Fact::Tls(TlsFact::Version)),
 ];
 
 const FAMILIES: &[&str] = &["header", "cookie", "query", "param"];
@@ -276,6 +285,7 @@ mod tests {
             client: "::ffff:192.0.2.7".parse().unwrap(),
             scheme: Scheme::Https,
             listener: "web",
+            tls: None,
             request_id: "r-1",
             route: "shop",
             params,

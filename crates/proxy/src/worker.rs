@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_http::RequestHead;
+use sluice_traffic::breaker::Change;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::action::forward_proxy::outward::Outward;
+use crate::config::model::ListenerPolicy;
 use crate::gateway::Gateway;
 use crate::listener::LocalListener;
 use crate::listener::accept::{self, Acceptor};
@@ -25,8 +27,8 @@ use crate::protocol::udp;
 use crate::request_id;
 use crate::snapshot::Snapshot;
 use crate::sockets::Listening;
-use crate::upstream::Local;
 use crate::upstream::live::Live;
+use crate::upstream::{Events, Local, Upstream};
 use crate::world::World;
 
 /// How often idle connections are looked over and the access log is flushed.
@@ -79,12 +81,15 @@ pub struct Running {
 impl Running {
     fn new(worker: &Worker, snapshot: Arc<Snapshot>, before: Option<&Running>) -> Running {
         let (registry, index) = (&worker.gateway.registry, worker.index);
-        let local = |upstream: &Arc<crate::upstream::Upstream>| {
+        let local = |upstream: &Arc<Upstream>| {
             let before = before
                 .and_then(|before| before.upstreams.iter().find(|old| old.shared.name == upstream.name));
             Rc::new(Local::new(Arc::clone(upstream), before.map(|old| &**old), registry, index))
         };
-        let listener = |(policy, bound)| Rc::new(LocalListener::new(policy, bound, registry, index));
+        let listener = |policy: &Arc<ListenerPolicy>, bound| {
+            let tls = snapshot.tls.server(&policy.name);
+            Rc::new(LocalListener::new(policy, bound, tls, (registry, index)))
+        };
         let outward = snapshot.model.connect.is_some().then(|| {
             let before = before.and_then(|before| before.outward.as_ref());
             Outward::new(&snapshot.model.dns, before, || registry.upstream(index, "forward_proxy"))
@@ -97,7 +102,7 @@ impl Running {
             unrouted: registry.route(index, ""),
             log: snapshot.log.as_ref().map(|log| RefCell::new(log.writer())),
             listeners: (snapshot.listeners.iter())
-                .map(|(policy, bound)| (Arc::clone(&policy.name), listener((policy, bound))))
+                .map(|(policy, bound)| (Arc::clone(&policy.name), listener(policy, bound)))
                 .collect(),
             snapshot,
         }
@@ -134,7 +139,23 @@ pub fn run(
     Ok(())
 }
 
+/// Exchanges hold their worker anyway, and count it without other cores.
+impl Events for Worker {
+    fn shed(&self, live: &Arc<Live>) {
+        self.gateway.shed(live);
+    }
+
+    fn breaker_changed(&self, upstream: &Upstream, index: usize, change: Change) {
+        self.gateway.breaker_changed(upstream, index, change);
+    }
+}
+
 impl Worker {
+    /// Whom its exchanges tell what concerns all workers.
+    pub fn events(self: &Rc<Self>) -> Rc<dyn Events> {
+        Rc::<Worker>::clone(self)
+    }
+
     fn start(gateway: Arc<Gateway>, index: usize, world: Rc<World>, snapshot: &Arc<Snapshot>) -> Rc<Worker> {
         let empty = Running {
             snapshot: Arc::clone(snapshot),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::{check, config, demo, explain, hash_password, reference, reload, run};
+use crate::{cert, check, config, demo, explain, hash_password, reference, reload, run};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ enum Command {
     Run(RunArgs),
     /// Check a configuration and show every problem in it.
     Check(CheckArgs),
+    /// Make a certificate for development, and a local authority that issued it.
+    Cert(CertArgs),
     /// Run a gateway with three sample origins, to try everything.
     Demo(DemoArgs),
     /// Run a reverse proxy without a configuration file.
@@ -109,6 +111,29 @@ pub(crate) struct CheckArgs {
     /// How problems are shown.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub(crate) format: ReportFormat,
+    /// Do not look into the certificates and other files it names: they are elsewhere.
+    #[arg(long)]
+    pub(crate) without_files: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct CertArgs {
+    /// Host names and addresses it is good for, for example "localhost *.shop.example 127.0.0.1"; the first
+    /// names its files.
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Where the files are put, beside the authority's (ca.pem, ca.key), which is made when there is none.
+    #[arg(long, default_value = "certs")]
+    pub(crate) dir: PathBuf,
+    /// How long it is valid.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub(crate) days: u32,
+    /// For a client instead of a server; names may then also be URIs, e-mail addresses, and the first any name.
+    #[arg(long)]
+    pub(crate) client: bool,
+    /// Replace files that exist; never the authority's.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
@@ -233,6 +258,7 @@ pub fn main() -> Exit {
     match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
+        Command::Cert(args) => cert::cert(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Proxy(args) => demo::proxy(&args),
         Command::Reload(args) => reload::reload(&args),

@@ -3,6 +3,7 @@
 //! `cli` says what can be asked; each command is a file. `run` is the life of a gateway process: load,
 //! start, tell, then obey signals, file changes and the admin endpoint until it drains.
 
+mod cert;
 mod check;
 pub mod cli;
 mod config;

@@ -12,18 +12,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sluice_admin::{Readiness, Reload};
-use sluice_proxy::config::Source;
+use sluice_proxy::config::{Loaded, Source};
 use sluice_proxy::gateway::{Control, Gateway, Legacy};
 use sluice_proxy::observe::diagnostic::{Diagnostics, Layout, Level};
 use sluice_proxy::observe::metrics::Format;
-use sluice_proxy::status;
+use sluice_proxy::{status, tls};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cli::{Exit, LogFormat, RunArgs, complain, say};
 use crate::documents::{self, Unusable};
 use crate::handover::{self, Offer};
-use crate::watch;
+use crate::watch::{self, Watch};
 
 /// Where a gateway's document comes from.
 pub(crate) enum Origin {
@@ -100,8 +100,8 @@ async fn live(origin: Origin, format: LogFormat, hints: &dyn Fn(&str) -> Vec<Str
         Ok(received) => received,
         Err(error) => return Unusable::Unreadable(format!("nothing was handed over: {error}")).complain(),
     };
-    let (mut keeper, admin) = match Keeper::start(origin, diagnostics, requests.clone(), &mut received).await
-    {
+    let started = Keeper::start(origin, diagnostics, (requests.clone(), watcher), &mut received).await;
+    let (mut keeper, admin) = match started {
         Ok(started) => started,
         Err(unusable) => return unusable.complain(),
     };
@@ -116,13 +116,11 @@ async fn live(origin: Origin, format: LogFormat, hints: &dyn Fn(&str) -> Vec<Str
     if let Some(Err(error)) = received.map(handover::Received::ready) {
         keeper.diagnostics.warn("the process before has gone already", &[("error", &error)]);
     }
-    let exit = keeper.obey(inbox, &mut signals).await;
-    drop(watcher);
-    exit
+    keeper.obey(inbox, &mut signals).await
 }
 
 #[expect(clippy::disallowed_methods, reason = "the program gives the diagnostics their clock")]
-fn wall() -> SystemTime {
+pub(crate) fn wall() -> SystemTime {
     SystemTime::now()
 }
 
@@ -167,8 +165,9 @@ fn greet(control: &Control, admin: Option<&tokio::net::TcpListener>, hints: &dyn
 /// Keeps a gateway's document and what runs of it in step.
 struct Keeper {
     origin: Origin,
-    /// The text that runs, or was refused last: a touched file with the same text is no change.
-    seen: Option<String>,
+    /// What runs, or was refused last: a touched file that holds the same is no change.
+    seen: Seen,
+    watch: Option<Watch>,
     control: Control,
     diagnostics: Diagnostics,
     /// The socket of the admin endpoints and its configured address, for a process that takes over.
@@ -186,11 +185,13 @@ impl Keeper {
     async fn start(
         origin: Origin,
         diagnostics: Diagnostics,
-        requests: mpsc::Sender<Request>,
+        (requests, mut watch): (mpsc::Sender<Request>, Option<Watch>),
         received: &mut Option<handover::Received>,
     ) -> Result<(Keeper, Option<tokio::net::TcpListener>), Unusable> {
         let source = origin.read()?;
         let loaded = documents::load(&source, origin.folder())?;
+        let mut seen = Seen { text: source.text, ..Seen::default() };
+        seen.follow(&loaded, watch.as_mut());
         let problems = |problems| Unusable::Problems(Box::new(loaded.report(&problems)));
         let admin = match &loaded.document.process.admin {
             None => None,
@@ -211,11 +212,11 @@ impl Keeper {
             None => None,
             Some((_, listener)) => Some(listen(listener).map_err(unreadable("process.admin.address"))?),
         };
-        let seen = Some(source.text);
         let program = std::env::current_exe().map_err(unreadable("the program's file"))?;
         let keeper = Keeper {
             origin,
             seen,
+            watch,
             control,
             diagnostics,
             admin,
@@ -325,10 +326,11 @@ impl Keeper {
         Exit::Failure
     }
 
-    /// The file may have changed: only another text is a change.
+    /// A file may have changed: only another content is a change.
     async fn changed(&mut self) {
         if let Ok(source) = self.origin.read()
-            && self.seen.as_deref() == Some(source.text.as_str())
+            && self.seen.text == source.text
+            && self.seen.contents == tls::contents(&self.seen.files)
         {
             return;
         }
@@ -352,12 +354,34 @@ impl Keeper {
 
     async fn try_reload(&mut self) -> Result<u64, Unusable> {
         let read = self.origin.read().and_then(|source| {
-            self.seen = Some(source.text.clone());
+            self.seen.text.clone_from(&source.text);
+            self.seen.contents = tls::contents(&self.seen.files);
             documents::load(&source, self.origin.folder())
         });
         let loaded = read.inspect_err(|_| self.control.gateway.note_refused())?;
+        self.seen.follow(&loaded, self.watch.as_mut());
         let applied = self.control.apply(loaded.document.clone()).await;
         applied.map_err(|problems| Unusable::Problems(Box::new(loaded.report(&problems))))
+    }
+}
+
+/// What was read, to tell whether it has changed.
+#[derive(Default)]
+struct Seen {
+    text: String,
+    /// The files besides, which the text names.
+    files: Vec<PathBuf>,
+    contents: [u8; 32],
+}
+
+impl Seen {
+    /// Takes note of the files that a document names; before they are read, so that no change is missed.
+    fn follow(&mut self, loaded: &Loaded, watch: Option<&mut Watch>) {
+        self.files = loaded.document.files();
+        if let Some(watch) = watch {
+            watch.follow(&self.files);
+        }
+        self.contents = tls::contents(&self.files);
     }
 }
 

@@ -87,8 +87,13 @@ async fn a_window_overflow_and_data_without_a_stream_break_the_connection() {
     assert_counted(&gateway, "h2-flow-control-error").await;
     attack(address, [frame(0, 0, 1, b"x")]).await;
     assert_counted(&gateway, "h2-protocol-error").await;
-    attack(address, [frame(1, 5, 1, &[0x80])]).await;
-    assert_counted(&gateway, "h2-compression-error").await;
+    // MadeYouReset: each stream gets a window that is too large, for which we must reset it.
+    let ids = (1..).step_by(2).take(400);
+    let mut block = request_block();
+    block[0] = 0x83;
+    let provoke = |id| [frame(1, 4, id, &block), frame(8, 0, id, &i32::MAX.to_be_bytes())];
+    attack(address, ids.flat_map(provoke)).await;
+    assert_counted(&gateway, "h2-made-you-reset").await;
 }
 
 #[tokio::test]

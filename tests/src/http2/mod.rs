@@ -2,5 +2,8 @@
 
 pub(crate) mod client;
 mod floods;
+mod grpc;
+mod origin;
 mod server;
+mod upstream;
 mod with_peers;

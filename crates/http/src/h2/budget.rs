@@ -23,9 +23,6 @@ pub struct Budgets {
     /// all of its open streams at once; a search box that cancels each request for the next makes some ten a
     /// second.
     pub resets: Budget,
-    /// Streams that we reset because of what the client sent in them (MadeYouReset, CVE-2025-8671). Clients
-    /// that follow the protocol cause none; a race around a cancelled request may cause one now and then.
-    pub made_resets: Budget,
     /// PING without ACK (CVE-2019-9512). Keep-alive pings come every ten seconds at most, but gRPC libraries
     /// measure bandwidth with one PING per round trip while an answer arrives: 10,000 a second at 100 us.
     pub pings: Budget,
@@ -38,8 +35,8 @@ pub struct Budgets {
     /// WINDOW_UPDATE. Careful clients send one per half window, naive ones two per DATA frame of 16 KiB:
     /// 50,000 a second are 400 MB a second for the naive.
     pub window_updates: Budget,
-    /// DATA without content and without END_STREAM (CVE-2019-9518). Some libraries flush so, before the content
-    /// or at the end of a chunk: some per stream; every stream opened gives two back.
+    /// DATA without content and without END_STREAM (CVE-2019-9518). Some libraries flush so now and then; the frame
+    /// layer takes a hundred of them from a connection and no more.
     pub empty_data: Budget,
     /// DATA of one to four bytes without END_STREAM: shorter than the prefix of a gRPC message or a masked
     /// WebSocket frame. Somebody types in a tunnel: tens a second; a program that writes byte by byte: thousands.
@@ -47,7 +44,8 @@ pub struct Budgets {
     /// Everything that carries no request: unknown types, acknowledgements, GOAWAY, frames a client may not
     /// send. Browsers send one of an invented type per connection (RFC 8701); we ask for few acknowledgements.
     pub others: Budget,
-    /// CONTINUATION frames in one header block (CVE-2024-27316). Three carry what `header_block` allows.
+    /// CONTINUATION frames in one header block (CVE-2024-27316). Three carry what `header_block` allows; the frame
+    /// layer takes no more than five either.
     pub continuations: u32,
     /// Bytes of one header block, compressed, padding included. Four times the head that HTTP/1 accepts, so
     /// that a head which is merely too large still gets its 431.
@@ -60,15 +58,14 @@ impl Default for Budgets {
     fn default() -> Budgets {
         Budgets {
             resets: Budget { burst: 500, per_second: 50 },
-            made_resets: Budget { burst: 50, per_second: 5 },
             pings: Budget { burst: 1_000, per_second: 10_000 },
             settings: Budget { burst: 100, per_second: 5 },
             priorities: Budget { burst: 1_000, per_second: 100 },
             window_updates: Budget { burst: 10_000, per_second: 50_000 },
-            empty_data: Budget { burst: 1_000, per_second: 1_000 },
+            empty_data: Budget { burst: 95, per_second: 0 },
             tiny_data: Budget { burst: 10_000, per_second: 10_000 },
             others: Budget { burst: 200, per_second: 50 },
-            continuations: 16,
+            continuations: 5,
             header_block: 64 * 1024,
             frame_size: 16 * 1024,
         }

@@ -76,7 +76,6 @@ struct Block {
 #[derive(Clone, Copy, Debug)]
 struct Credits {
     resets: Credit,
-    made_resets: Credit,
     pings: Credit,
     settings: Credit,
     priorities: Credit,
@@ -109,7 +108,6 @@ impl Watch {
             budgets: *budgets,
             credits: Credits {
                 resets: full(budgets.resets),
-                made_resets: full(budgets.made_resets),
                 pings: full(budgets.pings),
                 settings: full(budgets.settings),
                 priorities: full(budgets.priorities),
@@ -136,18 +134,6 @@ impl Watch {
         self.verdict?;
         self.now = self.now.max(now);
         self.verdict = self.follow(bytes);
-        self.verdict
-    }
-
-    /// We reset a stream because of what the client sent in it, at the time of the bytes last fed. Not for
-    /// streams that we refuse, or whose answer ended early.
-    ///
-    /// # Errors
-    /// [`Flood::MadeYouReset`] when that happened too often, or what `feed` said.
-    pub fn made_us_reset(&mut self) -> Result<(), Flood> {
-        self.verdict?;
-        let may = self.credits.made_resets.take(self.budgets.made_resets, 1, self.now);
-        self.verdict = if may { Ok(()) } else { Err(Flood::MadeYouReset) };
         self.verdict
     }
 
@@ -262,7 +248,6 @@ impl Watch {
             self.last_stream = stream;
             self.credits.resets.give(self.budgets.resets, 1);
             self.credits.priorities.give(self.budgets.priorities, 4);
-            self.credits.empty_data.give(self.budgets.empty_data, 4);
         }
     }
 
@@ -343,7 +328,6 @@ mod tests {
             let mut watch = begun(&budgets);
             assert_eq!(repeat(&mut watch, &bytes, 0), (budget.burst, Err(flood)), "{bytes:?}");
             assert_eq!(watch.feed(b"", u64::MAX), Err(flood), "a verdict stays");
-            assert_eq!(watch.made_us_reset(), Err(flood), "a verdict stays");
 
             let mut watch = begun(&budgets);
             for _ in 0..budget.burst {
@@ -461,21 +445,6 @@ mod tests {
     }
 
     #[test]
-    fn resets_that_the_client_provokes_are_counted() {
-        let budgets = Budgets::default();
-        let mut watch = begun(&budgets);
-        for _ in 0..budgets.made_resets.burst {
-            watch.made_us_reset().unwrap();
-        }
-        watch.feed(b"", SECOND).unwrap();
-        for _ in 0..budgets.made_resets.per_second {
-            watch.made_us_reset().unwrap();
-        }
-        assert_eq!(watch.made_us_reset(), Err(Flood::MadeYouReset));
-        assert_eq!(watch.feed(b"", u64::MAX), Err(Flood::MadeYouReset));
-    }
-
-    #[test]
     fn every_wrong_byte_of_the_preface_is_refused_where_it_stands() {
         for at in 0..PREFACE.len() {
             for byte in (0..=255).filter(|&byte| byte != PREFACE[at]) {
@@ -509,7 +478,6 @@ mod tests {
         let budget = Budget { burst: 3, per_second: 1 };
         Budgets {
             resets: budget,
-            made_resets: budget,
             pings: budget,
             settings: budget,
             priorities: budget,

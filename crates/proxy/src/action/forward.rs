@@ -12,23 +12,26 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::h1::{self, Persist};
-use sluice_http::{NameId, Request, RequestHead, Response, Version};
+use sluice_http::{NameId, Request, RequestHead, Response, ResponseHead, Version, grpc};
 use sluice_traffic::retry::{self, Sent};
 use sluice_traffic::selection::Tried;
 
-use super::{Acted, Scene};
+use super::Scene;
+use super::record::{self, Patience};
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Retry};
 use crate::problem::{At, Problems};
+use crate::relay::End;
 use crate::stream::Care;
 use crate::upstream::Local;
 use crate::upstream::attempt;
-use crate::upstream::connection::{Connection, Dial, Origin, dial};
+use crate::upstream::connection::Origin;
 use crate::upstream::live::InFlight;
-use crate::upstream::pick::{Came, Choice};
-use crate::upstream::send::{self, ANSWER_LIMITS, Answer, Lost, Terms};
+use crate::upstream::pick::Choice;
+use crate::upstream::reach::Reach;
+use crate::upstream::send::{self, ANSWER_LIMITS, Answer, Lost, Scope, Terms};
 use crate::value::Period;
-use crate::world::Deadline;
+use crate::world::{Deadline, World};
 
 /// Send the request to an upstream.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -130,6 +133,14 @@ impl Config {
     }
 }
 
+/// What forwarding gives: a response, or a tunnel to switch to.
+pub enum Forwarded {
+    /// A response.
+    Response(Response),
+    /// The endpoint switched protocols.
+    Switched(ResponseHead, Box<dyn End>),
+}
+
 /// One try at one endpoint, and what came of it.
 struct Attempt {
     choice: Choice,
@@ -145,15 +156,21 @@ impl Forward {
         scene: &Scene<'_>,
         exchange: &mut Exchange,
         request: &mut Request,
-    ) -> Result<Acted, Failure> {
+    ) -> Result<Forwarded, Failure> {
         let local = &scene.upstreams[self.upstream];
         exchange.upstream = Arc::clone(&local.name);
-        let persist = self.persist(request);
+        let asked = grpc_timeout(&request.head);
+        let timeout = match (self.timeout, asked) {
+            (Some(ours), Some(asked)) => Some(ours.min(asked)),
+            (ours, asked) => ours.or(asked),
+        };
+        let limit = asked.and(timeout).map(|timeout| Limit { started: exchange.started, timeout });
+        let persist = (self.persist(request), limit);
         let mut tried = Tried::default();
         let started = exchange.started;
         local.deposit(scene.world.clock.moment(started));
         let attempts = pin!(self.attempts(scene, local, exchange, request, (persist, &mut tried)));
-        match self.timeout {
+        match timeout {
             None => attempts.await,
             Some(timeout) => {
                 let deadline = scene.world.timers.deadline();
@@ -182,8 +199,8 @@ impl Forward {
         local: &Rc<Local>,
         exchange: &mut Exchange,
         request: &mut Request,
-        (persist, tried): (Persist, &mut Tried),
-    ) -> Result<Acted, Failure> {
+        (terms, tried): ((Persist, Option<Limit>), &mut Tried),
+    ) -> Result<Forwarded, Failure> {
         let mut failed: Option<Attempt> = None;
         loop {
             let now = scene.world.clock.now();
@@ -199,7 +216,7 @@ impl Forward {
             tried.insert(choice.index);
             exchange.attempts += 1;
             exchange.endpoint = Arc::clone(&local.addresses[choice.index]);
-            let attempt = self.attempt(scene, local, exchange, request, (persist, choice, now)).await;
+            let attempt = self.attempt(scene, local, exchange, request, (terms, choice, now)).await;
             if !self.again(scene, local, exchange, request, &attempt) {
                 return self.settle(exchange, attempt);
             }
@@ -214,7 +231,7 @@ impl Forward {
         local: &Rc<Local>,
         exchange: &mut Exchange,
         request: &mut Request,
-        (persist, choice, started): (Persist, Choice, Instant),
+        ((persist, limit), choice, started): ((Persist, Option<Limit>), Choice, Instant),
     ) -> Attempt {
         let endpoint = &local.shared.endpoints[choice.index];
         match &self.host {
@@ -222,47 +239,63 @@ impl Forward {
             HostConfig::Endpoint => request.head.fields.set(NameId::Host, endpoint.host().as_bytes()),
             HostConfig::Set(host) => request.head.fields.set(NameId::Host, host.as_bytes()),
         }
-        let mut now = started;
         let total = local.shared.policy.timeouts.total.map(|limit| {
             let deadline = scene.world.timers.deadline();
             deadline.set(started, limit);
             Rc::new(deadline)
         });
+        let patience = if limit.is_some() { Patience::Clients } else { Patience::Endpoints };
         let noting = attempt::Attempt::begin((scene.world, scene.events), local, &choice);
-        // A body that was pulled is gone; without it the request would be another one.
         let has_body = !request.body.is_empty();
-        let whole = |request: &Request| !has_body || !request.body.is_empty();
-        let mut stale_allowed = true;
-        let result =
-            loop {
-                let (connection, origin) =
-                    match connect(scene, (local, choice.index), exchange, request, (stale_allowed, started))
-                        .await
-                    {
-                        Ok(pair) => pair,
-                        Err(failure) => break Err(Lost { failure, sent: Sent::Nothing }),
-                    };
-                if origin == Origin::Fresh {
-                    now = scene.world.clock.now();
-                }
-                exchange.phases.connected = now.saturating_duration_since(exchange.started);
-                let guard = InFlight::begin(&endpoint.live);
-                let terms = terms(scene, local, choice.index, (now, total.clone()));
-                let result = send::exchange(connection, request, persist, guard, &terms).await;
-                match result {
-                    Err(lost) if origin == Origin::Reused && whole(request) && lost.may_resend(request) => {
-                        stale_allowed = false;
-                    }
-                    result => break result,
-                }
-            };
+        let terms = ((persist, limit), started, total);
+        let result = self.exchange((scene, local, choice.index), exchange, request, terms).await;
         let ended = scene.world.clock.now();
         if result.is_ok() {
             exchange.phases.first_byte = ended.saturating_duration_since(exchange.started);
         }
-        let latency = ended.saturating_duration_since(started);
-        noting.note(came(&result).map(|came| (came, latency)), ended);
-        Attempt { choice, result, whole: whole(request) }
+        let result = record::note(noting, patience, result, (started, ended));
+        Attempt { choice, result, whole: is_whole(request, has_body) }
+    }
+
+    /// One exchange, over a way that is there or a new one; over a new one again when a pooled one was stale.
+    async fn exchange(
+        &self,
+        (scene, local, index): (&Scene<'_>, &Rc<Local>, usize),
+        exchange: &mut Exchange,
+        request: &mut Request,
+        ((persist, limit), started, total): ((Persist, Option<Limit>), Instant, Option<Rc<Deadline>>),
+    ) -> Result<Answer, Lost> {
+        let version = local.shared.policy.proxy_protocol;
+        let header = version.map_or(Vec::new(), |version| version.connection(exchange));
+        let reach = Reach { local, index, world: scene.world, events: &**scene.events, header };
+        let care = if request.head.method.is_idempotent() { Care::Usual } else { Care::Extra };
+        let has_body = !request.body.is_empty();
+        let mut now = started;
+        let mut stale_allowed = true;
+        loop {
+            let pooled = if stale_allowed { reach.pooled(now, care) } else { None };
+            let (way, origin) = match pooled {
+                Some(way) => (way, Origin::Reused),
+                None => reach.connect(care).await.map_err(|failure| {
+                    // Nobody was reached.
+                    Lost { failure, sent: Sent::Nothing, scope: Scope::Exchange }
+                })?,
+            };
+            if origin == Origin::Fresh {
+                now = scene.world.clock.now();
+            }
+            exchange.phases.connected = now.saturating_duration_since(exchange.started);
+            let guard = InFlight::begin(&local.shared.endpoints[index].live);
+            let until = limit.as_ref().map(|limit| limit.pass_on(scene.world, &mut request.head, now));
+            let terms = terms(scene, local, index, (now, total.clone(), until));
+            let result = send::exchange(way, request, persist, guard, &terms).await;
+            let is_stale =
+                |lost| origin == Origin::Reused && is_whole(request, has_body) && lost.may_resend(request);
+            match result {
+                Err(lost) if stale_allowed && is_stale(lost) => stale_allowed = false,
+                result => return result,
+            }
+        }
     }
 
     /// Whether another endpoint is tried.
@@ -297,63 +330,72 @@ impl Forward {
         granted
     }
 
-    fn settle(&self, exchange: &mut Exchange, attempt: Attempt) -> Result<Acted, Failure> {
+    fn settle(&self, exchange: &mut Exchange, attempt: Attempt) -> Result<Forwarded, Failure> {
         match attempt.result {
             Err(lost) => Err(lost.failure),
             Ok(Answer::Switched(head, connection)) => {
                 exchange.outcome = Outcome::Completed;
-                Ok(Acted::Switched(head, connection))
+                Ok(Forwarded::Switched(head, connection))
             }
             Ok(Answer::Response(mut head, body)) => {
                 if let Some(cookie) = attempt.choice.cookie {
                     head.fields.append(NameId::SetCookie, cookie.as_bytes());
                 }
                 exchange.outcome = Outcome::Completed;
-                Ok(Acted::Response(Response { head, body }))
+                Ok(Forwarded::Response(Response { head, body }))
             }
         }
     }
+}
+
+/// The end that a client of gRPC gave its call (grpc-timeout), when that comes before the route's.
+#[derive(Clone, Copy)]
+struct Limit {
+    started: Instant,
+    timeout: Duration,
+}
+
+impl Limit {
+    /// Tells the endpoint how much time is left, and gives the end of the answer's body.
+    fn pass_on(&self, world: &World, head: &mut RequestHead, now: Instant) -> Rc<Deadline> {
+        let left = self.timeout.saturating_sub(now.saturating_duration_since(self.started));
+        head.fields.set(NameId::GrpcTimeout, grpc::format_timeout(left).as_bytes());
+        let deadline = world.timers.deadline();
+        deadline.set(now, left);
+        Rc::new(deadline)
+    }
+}
+
+fn grpc_timeout(head: &RequestHead) -> Option<Duration> {
+    let value = head.fields.get(NameId::GrpcTimeout)?;
+    grpc::is_grpc(&head.fields).then(|| grpc::timeout(value)).flatten()
 }
 
 fn terms<'a>(
     scene: &'a Scene<'_>,
     local: &'a Rc<Local>,
     index: usize,
-    (now, total): (Instant, Option<Rc<Deadline>>),
+    (now, total, until): (Instant, Option<Rc<Deadline>>, Option<Rc<Deadline>>),
 ) -> Terms<'a> {
     Terms {
         timeouts: local.shared.policy.timeouts,
         limits: ANSWER_LIMITS,
         total,
         now,
+        until,
         clock: scene.world.clock,
+        timers: &scene.world.timers,
+        address: local.shared.endpoints[index].host(),
         pool: &local.pools[index],
         interim: scene.interim,
         cells: &local.cells,
     }
 }
 
-/// A connection to the endpoint: a pooled one, or a new one.
-async fn connect(
-    scene: &Scene<'_>,
-    (local, index): (&Rc<Local>, usize),
-    exchange: &Exchange,
-    request: &Request,
-    (pooled, now): (bool, Instant),
-) -> Result<(Box<Connection>, Origin), Failure> {
-    let pool = &local.pools[index];
-    let care = if request.head.method.is_idempotent() { Care::Usual } else { Care::Extra };
-    if pooled && let Some(connection) = pool.take(now, care) {
-        local.endpoint_cells[index].reused.add(1);
-        return Ok((connection, Origin::Reused));
-    }
-    let endpoint = &local.shared.endpoints[index];
-    let policy = &local.shared.policy;
-    let header = policy.proxy_protocol.map_or(Vec::new(), |version| version.connection(exchange));
-    let how = Dial { connect: policy.timeouts.connect, header: &header };
-    let connection = dial(endpoint, pool, scene.world, &how, || scene.events.shed(&endpoint.live)).await?;
-    local.endpoint_cells[index].opened.add(1);
-    Ok((connection, Origin::Fresh))
+/// Whether the request is still what it was: a body that was pulled is gone, and without it the request would be
+/// another one.
+fn is_whole(request: &Request, has_body: bool) -> bool {
+    !has_body || !request.body.is_empty()
 }
 
 pub(super) fn class(failure: Failure) -> retry::Class {
@@ -361,14 +403,5 @@ pub(super) fn class(failure: Failure) -> retry::Class {
         Retry::No => retry::Class::Never,
         Retry::Any => retry::Class::Always,
         Retry::Idempotent => retry::Class::Idempotent,
-    }
-}
-
-/// What came of an attempt, for its endpoint.
-fn came(result: &Result<Answer, Lost>) -> Result<Came, Failure> {
-    match result {
-        Ok(Answer::Response(head, ..)) if head.status >= 500 => Ok(Came::ServerError),
-        Ok(_) => Ok(Came::Answer),
-        Err(lost) => Err(lost.failure),
     }
 }

@@ -3,14 +3,14 @@
 pub mod connect;
 pub mod forward;
 pub mod forward_proxy;
+mod record;
 pub mod redirect;
 pub mod respond;
 
 use std::rc::Rc;
 
-use sluice_http::{Response, ResponseHead};
+use sluice_http::ResponseHead;
 
-use crate::relay::End;
 use crate::upstream::{Events, Local};
 use crate::world::World;
 use forward_proxy::outward::Outward;
@@ -27,12 +27,14 @@ pub enum Action {
     ForwardProxy(Box<forward_proxy::ForwardProxy>),
 }
 
-/// What an action gives: a response, or a tunnel to switch to.
-pub enum Acted {
-    /// A response.
-    Response(Response),
-    /// What follows this head is a tunnel to that end.
-    Switched(ResponseHead, Box<dyn End>),
+/// What an action gives.
+pub use forward::Forwarded;
+
+impl Action {
+    /// Whether the client says where its request goes.
+    pub fn is_proxy(&self) -> bool {
+        matches!(self, Action::ForwardProxy(_))
+    }
 }
 
 /// What an action may use of the worker it runs on.
@@ -44,7 +46,7 @@ pub struct Scene<'a> {
     /// Takes interim responses for the client.
     pub interim: &'a dyn Fn(ResponseHead),
     /// Whom to tell what concerns all workers.
-    pub events: &'a dyn Events,
+    pub events: &'a Rc<dyn Events>,
     /// The worker's part of forward proxying, where a route does that.
     pub outward: Option<&'a Outward>,
 }

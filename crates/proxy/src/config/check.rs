@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sluice_http::h1::Limits;
 
+use super::certificates;
 use super::document::{Document, Listener, ListenerHttp2, Protocol, ProxyProtocol, Route as RouteDocument};
 use super::model::{self, Http2Policy, ListenerPolicy, ListenerTimeouts, Missing, Model, Route};
 use super::streams::{self, Kind};
@@ -18,6 +19,7 @@ use crate::pipeline::forwarded;
 use crate::problem::{At, Problems};
 use crate::route::{RouteSpec, Streams, Table, parse_time};
 use crate::sockets::{Place, Transport};
+use crate::tls::Spoken;
 use crate::upstream::config::Policy;
 use crate::value::{ByteSize, Period};
 
@@ -27,6 +29,7 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
     check_process(document, &mut problems);
     let listeners = check_listeners(document, &mut problems);
     let upstreams = check_upstreams(document, &mut problems);
+    let certificates = certificates::check(document, &mut problems);
     let (tables, streams) = check_matches(document, &mut problems);
     let dns = (document.dns.as_ref())
         .map(|config| config.check(&At::root().key("dns"), &mut problems))
@@ -41,7 +44,7 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
         .and_then(|config| config.build(&At::root().key("access_log"), &mut problems));
     if problems.is_empty() {
         let (table, connect) = tables;
-        return Ok(Model { listeners, table, connect, streams, dns, routes, upstreams, access_log });
+        return Ok(Model { listeners, table, connect, streams, dns, routes, upstreams, certificates, access_log });
     }
     Err(problems)
 }
@@ -125,13 +128,26 @@ fn check_listener(
             "with no connections allowed nothing is ever accepted",
         );
     }
+    let tls =
+        listener.tls.as_ref().and_then(|tls| tls.check(spoken(listener.protocol), &at.key("tls"), problems));
+    let asks_clients = listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
+    if listener.forwarded.client_certificate && !asks_clients {
+        problems
+            .add(
+                &at.key("forwarded").key("client_certificate"),
+                "this listener asks no client for a certificate",
+            )
+            .hint("tls = { certificates = [...], client_auth = { ca = \"clients.pem\" } }");
+    }
     Some(ListenerPolicy {
         name: Arc::from(name),
         place: check_place(listener, at, problems)?,
         mode: check_mode(listener, at, problems),
+        tls,
         forwarded: forwarded::Policy {
             trusted: listener.trusted_proxies.clone(),
             forwarded: listener.forwarded,
+            asks_clients,
         },
         protocol: listener.protocol,
         proxy_protocol: listener
@@ -213,6 +229,14 @@ fn default_idle(protocol: Protocol) -> u64 {
     }
 }
 
+/// What is spoken inside TLS.
+fn spoken(protocol: Protocol) -> Spoken {
+    match protocol {
+        Protocol::Http => Spoken::Http,
+        Protocol::Tcp | Protocol::Udp => Spoken::Bytes,
+    }
+}
+
 fn check_place(listener: &Listener, at: &At, problems: &mut Problems) -> Option<Place> {
     let address = problems.take(&at.key("address"), parse_address(&listener.address))?;
     let transport = match listener.protocol {
@@ -226,7 +250,9 @@ fn check_place(listener: &Listener, at: &At, problems: &mut Problems) -> Option<
     let http = listener.protocol == Protocol::Http;
     for (key, unfit) in [
         ("trusted_proxies", !http && !listener.trusted_proxies.is_empty()),
+        ("tls", listener.protocol == Protocol::Udp && listener.tls.is_some()),
         ("proxy_protocol", listener.protocol == Protocol::Udp && listener.proxy_protocol.is_some()),
+        ("tls", listener.protocol == Protocol::Udp && listener.tls.is_some()),
     ] {
         if unfit {
             let word = listener.protocol.word();

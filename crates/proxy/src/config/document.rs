@@ -4,13 +4,14 @@
 //! Promise: nothing is resolved or defaulted across objects here; unknown keys are errors.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::forwarded::Forwarded;
 use crate::value::{ByteSize, Network, Period};
-use crate::{action, filter, observe, resolve, route, upstream};
+use crate::{action, filter, observe, resolve, route, tls, upstream};
 
 /// A Sluice configuration.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -24,12 +25,35 @@ pub struct Document {
     pub routes: Vec<Route>,
     /// Groups of interchangeable endpoints, by name.
     pub upstreams: BTreeMap<String, upstream::Config>,
+    /// Certificates with their private keys, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub certificates: BTreeMap<String, tls::CertificateConfig>,
     /// Where names are looked up, for the action forward_proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<resolve::Config>,
     /// One line for each exchange.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<observe::access_log::Config>,
+}
+
+impl Document {
+    /// The files besides the document that it takes something from whenever they change: certificates, keys,
+    /// authorities, lists of revoked certificates, what filters read.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<&String> = Vec::new();
+        files.extend(
+            self.certificates.values().flat_map(|certificate| [&certificate.chain, &certificate.key]),
+        );
+        let auths =
+            self.listeners.values().filter_map(|listener| listener.tls.as_ref()?.client_auth.as_ref());
+        files.extend(auths.flat_map(|auth| std::iter::once(&auth.ca).chain(&auth.crl)));
+        files.extend(self.upstreams.values().filter_map(|upstream| upstream.tls.as_ref()?.ca()));
+        let mut files: Vec<PathBuf> = files.into_iter().map(PathBuf::from).collect();
+        files.extend(self.routes.iter().flat_map(|route| &route.filters).flat_map(filter::Config::files));
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
 }
 
 /// What needs a restart to change.
@@ -79,6 +103,9 @@ pub struct Listener {
     /// What is spoken on it. Default "http".
     #[serde(default)]
     pub protocol: Protocol,
+    /// Speaks TLS. Default: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<tls::ServerTls>,
     /// Peers whose X-Forwarded-*, Forwarded and X-Request-Id are believed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_proxies: Vec<Network>,

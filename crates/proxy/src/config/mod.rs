@@ -7,6 +7,7 @@
 //! `validate` (with `shape`, `choose`, `suggest`) -> serde. `report`, `locate` and `render` show what is
 //! wrong; `show` writes a document back.
 
+mod certificates;
 pub mod check;
 mod choose;
 mod deserialize;

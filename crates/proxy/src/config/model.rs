@@ -16,6 +16,7 @@ use crate::pipeline::forwarded;
 use crate::resolve;
 use crate::route::{Streams, Table};
 use crate::sockets::Place;
+use crate::tls;
 use crate::upstream::config::Policy;
 use crate::value::Network;
 
@@ -35,6 +36,8 @@ pub struct Model {
     pub routes: Vec<Route>,
     /// The upstreams by name.
     pub upstreams: Vec<(Arc<str>, Policy)>,
+    /// Certificates by name.
+    pub certificates: Vec<(String, tls::CertificatePolicy)>,
     /// One line for each exchange.
     pub access_log: Option<access_log::Plan>,
 }
@@ -45,6 +48,17 @@ impl Model {
         match method {
             Method::Connect => self.connect.as_ref(),
             _ => Some(&self.table),
+        }
+    }
+
+    /// What it asks for of TLS, to be loaded from files.
+    pub fn tls(&self) -> tls::Wanted<'_> {
+        let listeners = self.listeners.iter();
+        let upstreams = self.upstreams.iter();
+        tls::Wanted {
+            certificates: self.certificates.iter().map(|(name, policy)| (name.as_str(), policy)).collect(),
+            listeners: listeners.filter_map(|one| Some((&*one.name, one.tls.as_ref()?))).collect(),
+            upstreams: upstreams.filter_map(|(name, one)| Some((&**name, one.tls.as_ref()?))).collect(),
         }
     }
 }
@@ -68,6 +82,8 @@ pub struct ListenerPolicy {
     pub place: Place,
     /// Who may connect to its Unix socket.
     pub mode: Option<u32>,
+    /// TLS; None: plain.
+    pub tls: Option<tls::ServerPolicy>,
     /// Who is believed, and what endpoints are told.
     pub forwarded: forwarded::Policy,
     /// What is spoken on it.

@@ -92,3 +92,112 @@ fn check_actions(route: &Route, at: &At, problems: &mut Problems) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::check::check;
+    use crate::config::document::Document;
+
+    const BASE: &str = "[listeners.web]\naddress = ':8080'\n[listeners.db]\naddress = ':3306'\nprotocol = 'tcp'\n\
+                        [listeners.dns]\naddress = ':53'\nprotocol = 'udp'\n\
+                        [upstreams.u]\nendpoints = ['127.0.0.1:1']\n";
+
+    /// The places of the problems of a document with these routes.
+    fn problems(routes: &str) -> Vec<String> {
+        let document: Document = toml_edit::de::from_str(&format!("{BASE}{routes}")).unwrap();
+        let problems = check(&document).err().unwrap_or_default();
+        problems.iter().map(|problem| problem.at.to_string()).collect()
+    }
+
+    fn route(name: &str, matches: &str, rest: &str) -> String {
+        format!("[[routes]]\nname = '{name}'\nmatch = {{ {matches} }}\n{rest}\n")
+    }
+
+    const FORWARD: &str = "forward = { upstream = 'u' }";
+
+    #[test]
+    fn a_connection_can_be_asked_for_its_name_and_source_alone() {
+        for fine in
+            ["listeners = ['db']", "listeners = ['db', 'dns'], source = ['10.0.0.0/8'], when = 'true'"]
+        {
+            assert_eq!(problems(&route("r", fine, FORWARD)), [""; 0], "{fine}");
+        }
+        for (matches, place) in [
+            ("hosts = ['a']", "hosts"),
+            ("path = '/'", "path"),
+            ("path_prefix = '/'", "path_prefix"),
+            ("path_regex = 'x'", "path_regex"),
+            ("location = '/'", "location"),
+            ("methods = ['GET']", "methods"),
+            ("headers = { a = '1' }", "headers"),
+            ("query = { a = '1' }", "query"),
+            ("cookies = { a = '1' }", "cookies"),
+        ] {
+            let matches = format!("listeners = ['db'], {matches}");
+            assert_eq!(problems(&route("r", &matches, FORWARD)), [format!("routes[0].match.{place}")]);
+        }
+        for (matches, place) in [
+            ("sni = ['a.example']", "sni"),
+            ("listeners = ['web'], sni = ['a.example']", "sni"),
+            ("listeners = ['dns'], sni = ['a.example']", "sni"),
+            ("listeners = ['web', 'db']", "listeners"),
+            ("listeners = ['db'], sni = ['a b']", "sni[0]"),
+        ] {
+            assert_eq!(
+                problems(&route("r", matches, FORWARD)),
+                [format!("routes[0].match.{place}")],
+                "{matches}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_connection_can_only_be_forwarded() {
+        for (rest, place) in [
+            ("respond = {}", "respond"),
+            ("redirect = { to = '/' }", "redirect"),
+            ("forward = { upstream = 'u', upgrade = true }", "forward.upgrade"),
+            ("forward = { upstream = 'u', host = 'endpoint' }", "forward.host"),
+            ("forward = { upstream = 'u', retry = { statuses = [503] } }", "forward.retry"),
+            ("filters = [{ rewrite = { strip_prefix = '/a' } }]\nforward = { upstream = 'u' }", "filters"),
+        ] {
+            assert_eq!(problems(&route("r", "listeners = ['db']", rest)), [format!("routes[0].{place}")]);
+        }
+    }
+
+    #[test]
+    fn ties_are_found_within_a_kind_only() {
+        let (web, db) = (route("web", "", FORWARD), route("db", "listeners = ['db']", FORWARD));
+        assert_eq!(problems(&format!("{web}{db}")), [""; 0]);
+        let named = |name: &str| route(name, "listeners = ['db'], sni = ['a.example']", FORWARD);
+        assert_eq!(problems(&format!("{web}{db}{}", named("a"))), [""; 0]);
+        assert_eq!(problems(&format!("{web}{}{}", named("a"), named("b"))).len(), 1);
+    }
+
+    #[test]
+    fn what_a_listener_cannot_use_is_a_problem() {
+        for (listener, place) in [
+            ("address = 'unix:relative'", "address"),
+            ("address = 'unix:/run/s'\nprotocol = 'udp'", "address"),
+            ("address = ':1'\nmode = '0600'", "mode"),
+            ("address = 'unix:/run/s'\nmode = '9'", "mode"),
+            ("address = 'unix:/run/s'\nmode = '07777'", "mode"),
+            ("address = ':1'\nprotocol = 'tcp'\ntrusted_proxies = ['10.0.0.0/8']", "trusted_proxies"),
+            (
+                "address = ':1'\nprotocol = 'udp'\nproxy_protocol = { from = ['10.0.0.0/8'] }",
+                "proxy_protocol",
+            ),
+            ("address = ':1'\nproxy_protocol = { from = [] }", "proxy_protocol.from"),
+            ("address = ':1'\nproxy_protocol = { from = ['::1'], timeout = '0s' }", "proxy_protocol.timeout"),
+        ] {
+            let found = problems(&format!("[listeners.x]\n{listener}\n"));
+            assert_eq!(found, [format!("listeners.x.{place}")], "{listener}");
+        }
+        assert_eq!(problems("[listeners.x]\naddress = 'unix:/run/s'\nmode = '0660'\n"), [""; 0]);
+        assert_eq!(
+            problems("[listeners.x]\naddress = ':53'\n"),
+            [""; 0],
+            "UDP and TCP have ports of their own"
+        );
+    }
+}

@@ -78,7 +78,7 @@ impl Verifier {
     /// A verifier; `secret` is the process's own.
     pub fn new(secret: &[u8]) -> Arc<Verifier> {
         // An HMAC key may have any length.
-        let keyed = Hmac::new_from_slice(secret).unwrap_or_else(|_| Hmac::new(&Default::default()));
+        let keyed = Hmac::<Sha256>::new_from_slice(secret).unwrap_or_else(|_| Hmac::new(&Default::default()));
         Arc::new(Verifier {
             keyed: keyed.chain_update(b"verified credentials"),
             right: Memory::new(RIGHT.0, RIGHT.1),

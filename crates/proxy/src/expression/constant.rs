@@ -71,6 +71,7 @@ fn without_request<T>(evaluate: impl FnOnce(&Facts<'_>) -> T) -> T {
         client: IpAddr::from([0, 0, 0, 0]),
         scheme: Scheme::Http,
         listener: "",
+        tls: None,
         request_id: "",
         route: "",
         params: &Params::default(),

@@ -9,6 +9,7 @@ use sluice_http::FieldName;
 
 use crate::facts::{Facts, Scheme, cookie};
 use crate::percent::{Plus, decode, parameter};
+use crate::tls::Secured;
 
 /// Something that can be read of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub(crate) enum Fact {
     Scheme,
     /// "1.0", "1.1" or "2".
     Version,
+    /// Something that the client's TLS handshake with us said.
+    Tls(TlsFact),
     /// The request id.
     RequestId,
     /// The trusted client address.
@@ -51,6 +54,49 @@ pub(crate) enum Fact {
     Param(Box<str>),
 }
 
+/// What can be read of a TLS handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TlsFact {
+    /// The name the client asked for.
+    Sni,
+    /// "TLSv1.2" or "TLSv1.3".
+    Version,
+    /// The cipher suite's IANA name.
+    Cipher,
+    /// The subject of the client's certificate.
+    Subject,
+    /// Its issuer.
+    Issuer,
+    /// Its serial number, in hexadecimal digits.
+    Serial,
+    /// Its SHA-256, in hexadecimal digits.
+    Fingerprint,
+    /// Its first DNS name.
+    Dns,
+    /// Its first URI.
+    Uri,
+    /// Its first e-mail address.
+    Email,
+}
+
+impl TlsFact {
+    fn read(self, secured: &Secured) -> Option<&str> {
+        let client = secured.client.as_ref();
+        match self {
+            TlsFact::Sni => secured.sni.as_deref(),
+            TlsFact::Version => Some(secured.version),
+            TlsFact::Cipher => Some(secured.cipher),
+            TlsFact::Subject => client.map(|client| client.subject.as_str()),
+            TlsFact::Issuer => client.map(|client| client.issuer.as_str()),
+            TlsFact::Serial => client.map(|client| client.serial.as_str()),
+            TlsFact::Fingerprint => client.map(|client| client.fingerprint.as_str()),
+            TlsFact::Dns => client?.dns.first().map(String::as_str),
+            TlsFact::Uri => client?.uris.first().map(String::as_str),
+            TlsFact::Email => client?.emails.first().map(String::as_str),
+        }
+    }
+}
+
 impl Fact {
     /// Its value. Allocates for the client address, and for a query parameter that has escapes.
     pub(crate) fn read<'a>(&self, facts: &Facts<'a>) -> Option<Cow<'a, [u8]>> {
@@ -66,6 +112,7 @@ impl Fact {
             Fact::Authority => head.authority(),
             Fact::Scheme => facts.scheme.text(),
             Fact::Version => head.version.text(),
+            Fact::Tls(fact) => return fact.read(facts.tls?).map(|text| Cow::Borrowed(text.as_bytes())),
             Fact::RequestId => facts.request_id,
             Fact::Client => {
                 return Some(Cow::Owned(facts.client.to_canonical().to_string().into_bytes()));
@@ -90,6 +137,7 @@ impl Fact {
             Fact::Cookie(name) => cookie(facts.head, name).is_some(),
             Fact::Param(name) => facts.params.get(name).is_some(),
             Fact::Query => facts.head.query().is_some(),
+            Fact::Tls(fact) => facts.tls.is_some_and(|secured| fact.read(secured).is_some()),
             _ => true,
         }
     }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use sluice_http::FieldName;
 
 use super::check::{Checker, Typed};
-use super::fact::Fact;
+use super::fact::{Fact, TlsFact};
 use super::parse::{Kind, Node};
 use super::tree::{Scalar, Text};
 use crate::closest::closest;
@@ -19,6 +19,8 @@ pub(super) enum Place {
     Client,
     Listener,
     Route,
+    Tls,
+    TlsClient,
 }
 
 /// Values by name.
@@ -30,7 +32,7 @@ pub(super) enum Map {
     Params,
 }
 
-const ROOTS: &[&str] = &["request", "client", "listener", "route", "params"];
+const ROOTS: &[&str] = &["request", "client", "listener", "route", "params", "tls"];
 
 const REQUEST: &[&str] =
     &["method", "path", "target", "host", "scheme", "version", "id", "headers", "query", "cookies"];
@@ -41,6 +43,8 @@ impl Place {
             Place::Request => REQUEST,
             Place::Client => &["address"],
             Place::Listener | Place::Route => &["name"],
+            Place::Tls => &["sni", "version", "cipher", "client"],
+            Place::TlsClient => &["subject", "issuer", "serial", "fingerprint", "dns", "uri", "email"],
         }
     }
 
@@ -49,7 +53,7 @@ impl Place {
         match self {
             Place::Listener => Some(Fact::Listener),
             Place::Route => Some(Fact::Route),
-            Place::Request | Place::Client => None,
+            Place::Request | Place::Client | Place::Tls | Place::TlsClient => None,
         }
     }
 
@@ -76,10 +80,28 @@ impl Place {
             (Place::Client, "address") => return Some(Typed::Scalar(Scalar::Address)),
             (Place::Listener, "name") => Fact::Listener,
             (Place::Route, "name") => Fact::Route,
+            (Place::Tls, "client") => return Some(Typed::Place(Place::TlsClient)),
+            (Place::Tls | Place::TlsClient, _) => Fact::Tls(tls_fact(self, name)?),
             _ => return None,
         };
         Some(Typed::Scalar(Scalar::Text(Text::Fact(fact))))
     }
+}
+
+fn tls_fact(place: Place, name: &str) -> Option<TlsFact> {
+    Some(match (place, name) {
+        (Place::Tls, "sni") => TlsFact::Sni,
+        (Place::Tls, "version") => TlsFact::Version,
+        (Place::Tls, "cipher") => TlsFact::Cipher,
+        (Place::TlsClient, "subject") => TlsFact::Subject,
+        (Place::TlsClient, "issuer") => TlsFact::Issuer,
+        (Place::TlsClient, "serial") => TlsFact::Serial,
+        (Place::TlsClient, "fingerprint") => TlsFact::Fingerprint,
+        (Place::TlsClient, "dns") => TlsFact::Dns,
+        (Place::TlsClient, "uri") => TlsFact::Uri,
+        (Place::TlsClient, "email") => TlsFact::Email,
+        _ => return None,
+    })
 }
 
 impl Checker<'_> {
@@ -89,6 +111,7 @@ impl Checker<'_> {
             "client" => Typed::Place(Place::Client),
             "listener" => Typed::Place(Place::Listener),
             "route" => Typed::Place(Place::Route),
+            "tls" => Typed::Place(Place::Tls),
             "params" => Typed::Map(Map::Params),
             "null" => {
                 let hint = "has(request.headers.x) asks whether a value is there";

@@ -22,6 +22,7 @@ fn with_facts<T>(check: impl FnOnce(&Facts<'_>) -> T) -> T {
         client: "::ffff:10.1.2.3".parse().unwrap(),
         scheme: Scheme::Https,
         listener: "web",
+        tls: None,
         request_id: "r-1",
         route: "shop",
         params: &params,

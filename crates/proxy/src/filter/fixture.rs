@@ -11,7 +11,7 @@ use crate::facts::Scheme;
 #[allow(clippy::disallowed_methods, reason = "an Instant can only be made from the clock; no test reads it")]
 pub(crate) fn exchange(path: &str) -> Exchange {
     let peer = "192.0.2.7:4711".parse().unwrap();
-    let client = Client { peer, address: peer.ip(), scheme: Scheme::Http, listener: "web".into() };
+    let client = Client { peer, address: peer.ip(), scheme: Scheme::Http, listener: "web".into(), tls: None };
     let mut exchange = Exchange::begin(client, "r-1".to_owned(), Instant::now());
     exchange.path = path.to_owned();
     exchange.route = "shop".into();

@@ -1,8 +1,10 @@
 //! Active health checks: what people write, and the checked form of it. `monitor` runs them on the control
-//! thread; `http` and `tcp` are the checks.
+//! thread; `http`, `tcp` and `grpc` are the checks.
 
 mod dial;
+pub mod grpc;
 pub mod http;
+mod http2;
 pub mod monitor;
 pub mod tcp;
 
@@ -15,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::problem::{At, Problems};
 use crate::value::Period;
 
-/// Asks endpoints regularly whether they are well. Exactly one of http and tcp stands in it.
+/// Asks endpoints regularly whether they are well. Exactly one of http, tcp and grpc stands in it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -25,6 +27,9 @@ pub struct Config {
     /// By connecting.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp: Option<tcp::Config>,
+    /// By gRPC's health protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<grpc::Config>,
 }
 
 /// How often, how long, and how many in a row.
@@ -47,6 +52,8 @@ pub enum Check {
     Http(http::Check),
     /// A connection.
     Tcp,
+    /// A call of gRPC.
+    Grpc(grpc::Check),
 }
 
 /// Active checks of an upstream, checked.
@@ -61,12 +68,13 @@ pub struct Policy {
 impl Config {
     /// Checks that exactly one kind stands in it.
     pub fn check(&self, at: &At, problems: &mut Problems) -> Option<Policy> {
-        match (&self.http, &self.tcp) {
-            (Some(http), None) => http.check(&at.key("http"), problems),
-            (None, Some(tcp)) => tcp.check(&at.key("tcp"), problems),
+        match (&self.http, &self.tcp, &self.grpc) {
+            (Some(http), None, None) => http.check(&at.key("http"), problems),
+            (None, Some(tcp), None) => tcp.check(&at.key("tcp"), problems),
+            (None, None, Some(grpc)) => grpc.check(&at.key("grpc"), problems),
             _ => {
                 problems
-                    .add(at, "health needs exactly one of `http` and `tcp`")
+                    .add(at, "health needs exactly one of `http`, `tcp` and `grpc`")
                     .hint("health = { http = { path = \"/healthz\", every = \"5s\" } }");
                 None
             }

@@ -5,14 +5,16 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::{LocalListener, proxy_header};
+use super::{LocalListener, proxy_header, secure};
 use crate::config::document::Protocol;
 use crate::facts::Scheme;
-use crate::protocol::{Arrival, http1, tcp};
+use crate::protocol::{Arrival, http1, http2, tcp};
 use crate::stream::{Socket, Stream};
+use crate::tls::Server;
 use crate::wire::Link;
 use crate::worker::Worker;
 
@@ -33,15 +35,36 @@ pub async fn arrive(
             Err(_counted) => return,
         }
     }
-    // TLS: the handshake goes here, over `Rewound { socket, read: read.split().freeze() }`, boxed too.
+    if let Some(server) = listener.tls.clone() {
+        return Box::pin(arrive_secured(worker, listener, server, (socket, read, peer))).await;
+    }
     let (clock, timers) = (worker.world.clock, Rc::clone(&worker.world.timers));
     let mut link = Link::new(Stream::Plain(socket), clock, &timers);
     link.buffer = read;
-    let arrival = Arrival { worker, peer, scheme: Scheme::Http };
+    let arrival = Arrival { worker, peer, scheme: Scheme::Http, tls: None };
     match listener.shared.protocol {
         Protocol::Tcp => Box::pin(tcp::serve(arrival, listener, link)).await,
         // Datagrams come as no connection.
         Protocol::Http | Protocol::Udp => http1::serve(arrival, listener, link).await,
+    }
+}
+
+/// The same over TLS: boxed as a whole, for its state is larger anyway.
+async fn arrive_secured(
+    worker: Rc<Worker>,
+    listener: Rc<LocalListener>,
+    server: Arc<Server>,
+    (socket, read, peer): (Socket, BytesMut, SocketAddr),
+) {
+    let handshake = secure::secure(&worker, &listener, &server, (socket, read.freeze()));
+    let Some((stream, secured)) = Box::pin(handshake).await else { return };
+    let link = Link::new(stream, worker.world.clock, &worker.world.timers);
+    let speaks_http2 = secured.alpn.as_deref() == Some("h2");
+    let arrival = Arrival { worker, peer, scheme: Scheme::Https, tls: Some(secured) };
+    match listener.shared.protocol {
+        Protocol::Tcp => tcp::serve(arrival, listener, link).await,
+        _ if speaks_http2 => http2::serve(arrival, listener, link).await,
+        _ => http1::serve(arrival, listener, link).await,
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod arrive;
 pub mod proxy_header;
+pub mod secure;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,6 +13,7 @@ use std::sync::atomic::Ordering;
 use crate::config::model::ListenerPolicy;
 use crate::observe::metrics::{ListenerCells, Registry};
 use crate::sockets::Bound;
+use crate::tls;
 
 /// A worker's part of a listener.
 pub struct LocalListener {
@@ -21,6 +23,8 @@ pub struct LocalListener {
     pub name: Arc<str>,
     /// Its socket.
     pub bound: Arc<Bound>,
+    /// TLS of its clients.
+    pub tls: Option<Arc<tls::Server>>,
     /// Counters.
     pub cells: Arc<ListenerCells>,
 }
@@ -30,14 +34,15 @@ impl LocalListener {
     pub fn new(
         shared: &Arc<ListenerPolicy>,
         bound: &Arc<Bound>,
-        registry: &Registry,
-        worker: usize,
+        tls: Option<&Arc<tls::Server>>,
+        (registry, worker): (&Registry, usize),
     ) -> LocalListener {
         let cells = registry.listener(worker, &shared.name);
         LocalListener {
             shared: Arc::clone(shared),
             name: Arc::from(&*shared.name),
             bound: Arc::clone(bound),
+            tls: tls.cloned(),
             cells,
         }
     }

@@ -17,7 +17,8 @@ use hops::Hop;
 use problem_answer::Form;
 use sluice_http::{Method, NameId, Request, Response, ResponseHead};
 
-use crate::action::{self, Acted, Action};
+use crate::action::forward::Forwarded;
+use crate::action::{self, Action};
 use crate::config::model::Route;
 use crate::exchange::{Exchange, Outcome, Role, TargetForm};
 use crate::failure::Failure;
@@ -67,13 +68,13 @@ pub async fn handle(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Re
         Ok(Flow::Continue) => act(scene, route, exchange, request).await,
         Ok(Flow::Answer(response)) => {
             exchange.outcome = Outcome::Answered;
-            Ok(Acted::Response(response))
+            Ok(Forwarded::Response(response))
         }
         Err(failure) => Err(failure),
     };
     let mut response = match acted {
-        Ok(Acted::Switched(head, connection)) => return Handled::Switched(head, connection),
-        Ok(Acted::Response(response)) => response,
+        Ok(Forwarded::Switched(head, connection)) => return Handled::Switched(head, connection),
+        Ok(Forwarded::Response(response)) => response,
         Err(failure) => fail(scene, exchange, request, failure),
     };
     let mut left = entered.count;
@@ -106,19 +107,25 @@ fn limited(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Request) ->
 
 /// Normalises the path and finds the route.
 fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) -> Result<&'a Route, Failure> {
+    let named = check_name(scene, exchange, request);
     exchange.path = normalize::path(request.head.path())?.into_owned();
     hops::check_loop(&request.head)?;
     let model = &scene.running.snapshot.model;
     let now = scene.worker.world.unix(exchange.started).as_secs();
     // A tunnel to where the client likes is only for routes that say so.
     let table = model.table_for(request.head.method).ok_or(Failure::MethodNotAllowed)?;
-    match table.find(&exchange.facts(&request.head), now) {
+    let found = table.find(&exchange.facts(&request.head), now);
+    // A forward proxy is asked for names that are not its own.
+    if !matches!(found, Lookup::Found { route, .. } if model.routes[route].action.is_proxy()) {
+        named?;
+    }
+    match found {
         Lookup::Found { route, params } => {
             let found = &model.routes[route];
             exchange.params = params;
             exchange.route = Arc::clone(&scene.running.names[route]);
             exchange.route_index = Some(route);
-            if matches!(found.action, Action::ForwardProxy(_)) {
+            if found.action.is_proxy() {
                 exchange.role = Role::Proxy;
             }
             Ok(found)
@@ -131,17 +138,28 @@ fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) ->
     }
 }
 
+/// A connection opened for one name carries no requests for names of another certificate: who looked at the
+/// first name only (a firewall, a pass-through, client authentication) would be fooled.
+fn check_name(scene: &Scene<'_>, exchange: &Exchange, request: &Request) -> Result<(), Failure> {
+    let (Some(server), Some(secured)) = (&scene.listener.tls, &exchange.client.tls) else { return Ok(()) };
+    match server.permits(secured.sni.as_deref(), request.head.authority()) {
+        true => Ok(()),
+        false => Err(Failure::MisdirectedRequest),
+    }
+}
+
 async fn act(
     scene: &Scene<'_>,
     route: &Route,
     exchange: &mut Exchange,
     request: &mut Request,
-) -> Result<Acted, Failure> {
+) -> Result<Forwarded, Failure> {
+    let events = scene.worker.events();
     let action_scene = action::Scene {
         world: &scene.worker.world,
         upstreams: &scene.running.upstreams,
         interim: scene.interim,
-        events: &*scene.worker.gateway,
+        events: &events,
         outward: scene.running.outward.as_deref(),
     };
     match &route.action {
@@ -149,11 +167,11 @@ async fn act(
         Action::ForwardProxy(proxy) => Box::pin(proxy.run(&action_scene, exchange, request)).await,
         Action::Respond(respond) => {
             exchange.outcome = Outcome::Answered;
-            Ok(Acted::Response(respond.answer(exchange, &request.head)))
+            Ok(Forwarded::Response(respond.answer(exchange, &request.head)))
         }
         Action::Redirect(redirect) => {
             exchange.outcome = Outcome::Answered;
-            Ok(Acted::Response(redirect.answer(exchange, &request.head)))
+            Ok(Forwarded::Response(redirect.answer(exchange, &request.head)))
         }
     }
 }

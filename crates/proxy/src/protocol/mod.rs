@@ -16,6 +16,7 @@ use crate::exchange::{Client, Exchange};
 use crate::facts::Scheme;
 use crate::listener::LocalListener;
 use crate::pipeline::forwarded;
+use crate::tls::Secured;
 use crate::worker::Worker;
 
 /// A connection that was accepted: where it lives and who is at its other end.
@@ -27,6 +28,8 @@ pub struct Arrival {
     pub peer: SocketAddr,
     /// Plain or over TLS.
     pub scheme: Scheme,
+    /// What the TLS handshake said.
+    pub tls: Option<Arc<Secured>>,
 }
 
 impl Arrival {
@@ -37,7 +40,13 @@ impl Arrival {
             Some(head) => forwarded::client(self.peer, self.scheme, head, &shared.forwarded),
             None => (self.peer.ip(), self.scheme),
         };
-        let client = Client { peer: self.peer, address, scheme, listener: Arc::clone(&listener.name) };
+        let client = Client {
+            peer: self.peer,
+            address,
+            scheme,
+            listener: Arc::clone(&listener.name),
+            tls: self.tls.clone(),
+        };
         let request_id = self.worker.request_id(head, self.peer, (&shared.forwarded, started));
         let mut exchange = Exchange::begin(client, request_id, started);
         exchange.reached = Some(listener.bound.reached());

@@ -209,6 +209,7 @@ mod tests {
             client: "192.0.2.7".parse().unwrap(),
             scheme: Scheme::Http,
             listener: "web",
+            tls: None,
             request_id: "",
             route: "",
             params: &Params::default(),

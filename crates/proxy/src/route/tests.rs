@@ -67,6 +67,7 @@ pub(super) fn with_facts<T>(head: &RequestHead, ask: impl FnOnce(&Facts<'_>) -> 
         client: "192.0.2.7".parse().unwrap(),
         scheme: Scheme::Http,
         listener: "web",
+        tls: None,
         request_id: "",
         route: "",
         params: &Params::default(),

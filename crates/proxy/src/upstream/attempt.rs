@@ -14,41 +14,55 @@ use crate::failure::{Failure, Side};
 use crate::world::World;
 
 /// An attempt that has begun.
-pub struct Attempt<'a> {
-    world: &'a Rc<World>,
-    events: &'a dyn Events,
-    local: &'a Rc<Local>,
+pub struct Attempt {
+    world: Rc<World>,
+    events: Rc<dyn Events>,
+    local: Rc<Local>,
     index: usize,
     admission: Option<Admission>,
     noted: bool,
 }
 
-impl<'a> Attempt<'a> {
+impl Attempt {
     /// Begins one at the chosen endpoint.
     pub fn begin(
-        (world, events): (&'a Rc<World>, &'a dyn Events),
-        local: &'a Rc<Local>,
+        (world, events): (&Rc<World>, &Rc<dyn Events>),
+        local: &Rc<Local>,
         choice: &Choice,
-    ) -> Attempt<'a> {
+    ) -> Attempt {
+        let (world, events, local) = (Rc::clone(world), Rc::clone(events), Rc::clone(local));
         let Choice { index, admission, .. } = *choice;
         Attempt { world, events, local, index, admission, noted: false }
     }
 
     /// Notes how it went: what came from the endpoint and after what time, or how it failed.
-    pub fn note(mut self, came: Result<(Came, Duration), Failure>, ended: Instant) {
-        self.noted = true;
-        self.local.endpoint_cells[self.index].attempted(came.map(|_| ()));
+    pub fn note(self, came: Result<(Came, Duration), Failure>, ended: Instant) {
         match came {
-            Ok((came, latency)) => {
-                self.local.cells.latency(latency);
-                self.record(came, Some(latency), ended);
-            }
-            Err(failure) if failure.row().side == Side::Upstream => self.record(Came::Failure, None, ended),
-            Err(_) => self.record(Came::Nothing, None, ended),
+            Ok((came, latency)) => self.answered(latency).judge(came, ended),
+            Err(failure) => self.failed(failure, ended),
         }
     }
 
-    fn record(&self, came: Came, latency: Option<Duration>, now: Instant) {
+    /// Notes an answer whose worth is not known yet.
+    pub fn answered(self, latency: Duration) -> Answered {
+        self.local.endpoint_cells[self.index].attempted(Ok(()));
+        self.local.cells.latency(latency);
+        Answered { attempt: self, latency }
+    }
+
+    fn failed(mut self, failure: Failure, ended: Instant) {
+        self.local.endpoint_cells[self.index].attempted(Err(failure));
+        let came = if failure.row().side == Side::Upstream { Came::Failure } else { Came::Nothing };
+        self.record(came, None, ended);
+    }
+
+    /// Whether a breaker waits for its result.
+    pub fn is_probe(&self) -> bool {
+        matches!(self.admission, Some(Admission::Probe(_)))
+    }
+
+    fn record(&mut self, came: Came, latency: Option<Duration>, now: Instant) {
+        self.noted = true;
         let now = self.world.clock.moment(now);
         if let Some(change) = self.local.record(self.index, self.admission, came, (now, latency)) {
             self.events.breaker_changed(&self.local.shared, self.index, change);
@@ -56,10 +70,29 @@ impl<'a> Attempt<'a> {
     }
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for Attempt {
     fn drop(&mut self) {
         if !self.noted {
             self.record(Came::Nothing, None, self.world.clock.now());
         }
+    }
+}
+
+/// An attempt that was answered.
+pub struct Answered {
+    attempt: Attempt,
+    latency: Duration,
+}
+
+impl Answered {
+    /// Notes what the answer was worth.
+    pub fn judge(mut self, came: Came, ended: Instant) {
+        self.attempt.record(came, Some(self.latency), ended);
+    }
+
+    /// The same, now.
+    pub fn judge_now(self, came: Came) {
+        let now = self.attempt.world.clock.now();
+        self.judge(came, now);
     }
 }

@@ -14,8 +14,9 @@ use sluice_traffic::{balance, breaker, ejection};
 use crate::address::Address;
 use crate::health;
 use crate::problem::{At, Problems};
-use crate::upstream::affinity;
+use crate::tls::{ClientPolicy, ClientTls};
 use crate::upstream::proxy_header::ProxyProtocol;
+use crate::upstream::{affinity, http2};
 use crate::value::{Period, Ratio};
 
 /// A group of interchangeable endpoints.
@@ -50,6 +51,15 @@ pub struct Config {
     /// An endpoint that comes back gets its share of traffic gradually over this time. Default: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<Period>,
+    /// Speaks TLS to the endpoints: true, or a table with more. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ClientTls>,
+    /// What is spoken with the endpoints. Default "auto" with TLS, "http1" without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// How HTTP/2 is spoken with them.
+    #[serde(default)]
+    pub http2: http2::Config,
     /// Connections to the endpoints.
     #[serde(default)]
     pub pool: PoolConfig,
@@ -215,6 +225,9 @@ pub struct PoolConfig {
     /// Idle connections are closed after this time. Default "60s".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Period>,
+    /// An older connection takes no further request: it ends what it has, then closes. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Period>,
 }
 
 /// How long things may take at an upstream.
@@ -269,6 +282,12 @@ pub struct Policy {
     pub panic_threshold: f64,
     /// Ramp of an endpoint that came back.
     pub slow_start: Option<Duration>,
+    /// TLS; None: plain.
+    pub tls: Option<ClientPolicy>,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// How HTTP/2 is.
+    pub http2: http2::Policy,
     /// Connections.
     pub pool: PoolPolicy,
     /// What endpoints are told first.
@@ -318,6 +337,19 @@ pub enum HashSource {
     Query(String),
 }
 
+/// What is spoken with endpoints.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, and nothing else: without TLS the endpoint must know that (h2c with prior knowledge).
+    Http2,
+    /// What TLS agrees on (ALPN): HTTP/2 if the endpoint speaks it, else HTTP/1.1. Needs TLS.
+    Auto,
+}
+
 /// Connections, with defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolPolicy {
@@ -331,6 +363,8 @@ pub struct PoolPolicy {
     pub queue_timeout: Duration,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
+    /// How old one that is used may be.
+    pub max_age: Option<Duration>,
 }
 
 /// Times, with defaults.
@@ -357,6 +391,15 @@ impl Config {
         let hash = self.hash.clone().unwrap_or_default().check(&at.key("hash"), problems);
         let affinity = self.affinity.as_ref().and_then(|config| config.check(&at.key("affinity"), problems));
         let health = self.health.as_ref().and_then(|config| config.check(&at.key("health"), problems));
+        let tls = self.check_tls(endpoints.as_deref().unwrap_or_default(), at, problems);
+        let http2 = self.http2.check(&at.key("http2"), problems);
+        self.check_protocol(at, problems);
+        let protocol = self.protocol.unwrap_or(match &tls {
+            // A connection that names one client cannot be shared.
+            Some(_) if self.proxy_protocol.is_none() => Protocol::Auto,
+            _ => Protocol::Http1,
+        });
+        self.check_header(protocol, at, problems);
         self.check_times(at, problems);
         Some(Policy {
             endpoints: endpoints?,
@@ -368,6 +411,9 @@ impl Config {
             breaker: self.breaker.map(BreakerConfig::policy),
             panic_threshold: self.panic_threshold.map_or(0.0, |ratio| ratio.0),
             slow_start: self.slow_start.map(|period| period.0),
+            protocol,
+            tls,
+            http2: http2?,
             pool: PoolPolicy {
                 // A connection that names one client serves no other.
                 max_idle: if self.proxy_protocol.is_some() { 0 } else { self.pool.policy().max_idle },
@@ -409,6 +455,43 @@ impl Config {
         (problems.iter().count() == before && !out.is_empty()).then_some(out)
     }
 
+    fn check_tls(
+        &self,
+        endpoints: &[EndpointPolicy],
+        at: &At,
+        problems: &mut Problems,
+    ) -> Option<ClientPolicy> {
+        let policy = self.tls.as_ref()?.check(&at.key("tls"), problems)?;
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            if policy.server_name(&endpoint.address).is_none() {
+                let message = format!("`{}` cannot be the name of a TLS server", endpoint.address);
+                let problem = problems.add(&at.key("endpoints").index(index), message);
+                problem.hint("give the name that its certificate holds: tls = { sni = \"...\" }");
+            }
+        }
+        Some(policy)
+    }
+
+    fn check_protocol(&self, at: &At, problems: &mut Problems) {
+        let is_plain = matches!(self.tls, None | Some(ClientTls::Switch(false)));
+        if self.protocol == Some(Protocol::Auto) && is_plain {
+            problems
+                .add(&at.key("protocol"), "`auto` asks TLS which protocol is spoken, but this upstream has none")
+                .hint("write `protocol = \"http2\"` for endpoints that speak HTTP/2 without TLS, else \"http1\"");
+        }
+    }
+
+    fn check_header(&self, protocol: Protocol, at: &At, problems: &mut Problems) {
+        if self.proxy_protocol.is_some() && protocol != Protocol::Http1 {
+            problems
+                .add(
+                    &at.key("proxy_protocol"),
+                    "a connection that speaks HTTP/2 serves many clients, this names one",
+                )
+                .hint("the client stands in X-Forwarded-For and Forwarded too");
+        }
+    }
+
     fn check_times(&self, at: &At, problems: &mut Problems) {
         let (timeouts, pool) = (&self.timeouts, &self.pool);
         let times = [
@@ -417,6 +500,7 @@ impl Config {
             ("timeouts", "idle", timeouts.idle),
             ("timeouts", "total", timeouts.total),
             ("pool", "idle_timeout", pool.idle_timeout),
+            ("pool", "max_age", pool.max_age),
         ];
         for (table, key, period) in times {
             if period.is_some_and(|period| period.0.is_zero()) {
@@ -536,6 +620,7 @@ impl PoolConfig {
             queue: self.queue.map_or(100, |count| count as usize),
             queue_timeout: or(self.queue_timeout, 1_000),
             idle_timeout: or(self.idle_timeout, 60_000),
+            max_age: self.max_age.map(|period| period.0),
         }
     }
 }

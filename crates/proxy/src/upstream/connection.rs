@@ -4,6 +4,7 @@
 //! gone stale is found out before a request is written where the kernel has told us already.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,14 +16,16 @@ use bytes::Bytes;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsConnector;
 
 use crate::address::Address;
 use crate::failure::Failure;
 use crate::relay::End;
 use crate::stream::{Care, Socket, Stream};
-use crate::upstream::Endpoint;
-use crate::upstream::config::PoolPolicy;
+use crate::tls::{self, Offer};
+use crate::upstream::config::{PoolPolicy, Protocol};
 use crate::upstream::live::{InFlight, Live};
+use crate::upstream::{Endpoint, Upstream, http2};
 use crate::wire::Link;
 use crate::world::World;
 
@@ -33,16 +36,11 @@ pub struct Connection {
     /// Counts at the endpoint while it is a tunnel.
     pub in_flight: Option<InFlight>,
     /// Its place among the endpoint's `max_connections`.
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<Place>,
+    /// When it was connected.
+    born: Instant,
     /// When it was seen idle first; the sweep notes it, so that giving back needs no clock.
     idle_since: Option<Instant>,
-}
-
-impl Connection {
-    /// A connection that no limit of an endpoint counts.
-    pub fn unlimited(link: Link) -> Box<Connection> {
-        Box::new(Connection { link, in_flight: None, _permit: None, idle_since: None })
-    }
 }
 
 /// A connection as one end of a tunnel.
@@ -77,18 +75,59 @@ pub enum Origin {
     Reused,
 }
 
-/// The idle connections of one worker to one endpoint.
+/// A place among an endpoint's `max_connections`; dropping it frees it.
+pub type Place = OwnedSemaphorePermit;
+
+/// The connections of one worker to one endpoint that can take an exchange: idle ones that speak HTTP/1, and
+/// those that speak HTTP/2.
 #[expect(clippy::vec_box, reason = "a connection moves between pool and exchange as one pointer")]
 pub struct Pool {
     live: Arc<Live>,
     idle: RefCell<Vec<Box<Connection>>>,
     policy: Cell<PoolPolicy>,
+    protocol: Cell<Protocol>,
+    tls: RefCell<Option<Arc<tls::Client>>>,
+    /// What the endpoint agreed to speak when it was last asked (ALPN).
+    pub(super) agreed: Cell<Option<Spoken>>,
+    /// Those that speak HTTP/2.
+    pub http2: Rc<http2::Pool>,
+}
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
 }
 
 impl Pool {
     /// An empty pool.
-    pub fn new(live: &Arc<Live>, policy: PoolPolicy) -> Pool {
-        Pool { live: Arc::clone(live), idle: RefCell::default(), policy: Cell::new(policy) }
+    pub fn new(live: &Arc<Live>, upstream: &Upstream) -> Pool {
+        let policy = &upstream.policy;
+        Pool {
+            live: Arc::clone(live),
+            tls: RefCell::new(upstream.tls.clone()),
+            idle: RefCell::default(),
+            policy: Cell::new(policy.pool),
+            protocol: Cell::new(policy.protocol),
+            agreed: Cell::new(None),
+            http2: http2::Pool::new(live, (policy.http2, policy.pool)),
+        }
+    }
+
+    /// An empty pool of plain HTTP/1 connections to an address that is no endpoint's.
+    pub fn plain(live: &Arc<Live>, policy: PoolPolicy) -> Pool {
+        Pool {
+            live: Arc::clone(live),
+            tls: RefCell::default(),
+            idle: RefCell::default(),
+            policy: Cell::new(policy),
+            protocol: Cell::new(Protocol::Http1),
+            agreed: Cell::new(None),
+            http2: http2::Pool::new(live, (http2::Policy::default(), policy)),
+        }
     }
 
     /// Whether it is the pool of this endpoint.
@@ -96,44 +135,67 @@ impl Pool {
         Arc::ptr_eq(&self.live, live)
     }
 
-    /// Takes over a changed policy.
-    pub fn set_policy(&self, policy: PoolPolicy) {
-        if self.policy.get().max_connections != policy.max_connections {
-            // The idle ones hold places of the old limit.
+    /// Takes over what has changed.
+    pub fn adopt(&self, upstream: &Upstream) {
+        let policy = &upstream.policy;
+        let tls = self.tls.replace(upstream.tls.clone());
+        let same_tls = match (&tls, &upstream.tls) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (before, now) => before.is_none() && now.is_none(),
+        };
+        if !same_tls || self.protocol.get() != policy.protocol {
+            // What is there speaks what is not spoken any more.
             self.idle.borrow_mut().clear();
+            self.http2.retire();
+            self.agreed.set(None);
+        } else if self.policy.get().max_connections != policy.pool.max_connections {
+            // The idle ones hold places of the old limit.
+            self.clear();
         }
-        self.idle.borrow_mut().truncate(policy.max_idle);
-        self.policy.set(policy);
+        self.idle.borrow_mut().truncate(policy.pool.max_idle);
+        self.policy.set(policy.pool);
+        self.protocol.set(policy.protocol);
+        self.http2.set_policy(policy);
+    }
+
+    /// What the pool may do.
+    pub(super) fn policy(&self) -> PoolPolicy {
+        self.policy.get()
     }
 
     /// Idle connections.
     pub fn idle(&self) -> usize {
-        self.idle.borrow().len()
+        self.idle.borrow().len() + self.http2.idle()
     }
 
     /// Closes all idle connections.
     pub fn clear(&self) {
         self.idle.borrow_mut().clear();
+        self.http2.clear();
     }
 
     /// Closes the idle connections that are too old or that the endpoint has closed.
     pub fn sweep(&self, now: Instant) {
-        let timeout = self.policy.get().idle_timeout;
+        let policy = self.policy.get();
         self.idle.borrow_mut().retain_mut(|connection| {
             let since = *connection.idle_since.get_or_insert(now);
-            now.saturating_duration_since(since) < timeout && connection.link.stream.is_quiet(Care::Usual)
+            now.saturating_duration_since(since) < policy.idle_timeout
+                && connection.is_young(policy, now)
+                && connection.link.stream.is_quiet(Care::Usual)
         });
+        self.http2.sweep(now);
     }
 
     /// An idle connection that looks alive.
     pub fn take(&self, now: Instant, care: Care) -> Option<Box<Connection>> {
-        let timeout = self.policy.get().idle_timeout;
+        let policy = self.policy.get();
         let mut idle = self.idle.borrow_mut();
         loop {
             let mut connection = idle.pop()?;
             let idle =
                 connection.idle_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-            if idle < timeout && connection.link.stream.is_quiet(care) {
+            let is_wanted = idle < policy.idle_timeout && connection.is_young(policy, now);
+            if is_wanted && connection.link.stream.is_quiet(care) {
                 return Some(connection);
             }
         }
@@ -153,14 +215,28 @@ impl Pool {
     }
 }
 
-/// Waits for a place among the endpoint's connections, in the order of arrival.
-async fn place(
+impl Connection {
+    /// A connection over a new stream.
+    pub fn new(stream: Stream, place: Option<Place>, world: &World) -> Box<Connection> {
+        let link = Link::new(stream, world.clock, &world.timers);
+        let born = world.clock.now();
+        Box::new(Connection { link, in_flight: None, _permit: place, born, idle_since: None })
+    }
+
+    fn is_young(&self, policy: PoolPolicy, now: Instant) -> bool {
+        policy.max_age.is_none_or(|most| now.saturating_duration_since(self.born) < most)
+    }
+}
+
+/// Waits for a place among the endpoint's connections, in the order of arrival; `shed` asks all workers to
+/// give up idle connections to it.
+pub(super) async fn place(
     limit: &Arc<Semaphore>,
     live: &Arc<Live>,
     policy: PoolPolicy,
     world: &World,
     shed: impl FnOnce(),
-) -> Result<OwnedSemaphorePermit, Failure> {
+) -> Result<Place, Failure> {
     if let Ok(permit) = Arc::clone(limit).try_acquire_owned() {
         return Ok(permit);
     }
@@ -193,29 +269,83 @@ pub struct Dial<'a> {
     pub header: &'a [u8],
 }
 
-/// Connects to an endpoint; `shed` asks all workers to give up idle connections to it.
+/// Connects to the endpoint `index`, whatever is spoken with it; `shed` asks all workers to give up idle
+/// connections to it.
 ///
 /// Cancel-safe: dropping it abandons the attempt.
 pub async fn dial(
-    endpoint: &Endpoint,
+    (upstream, index): (&Upstream, usize),
     pool: &Rc<Pool>,
     world: &Rc<World>,
     how: &Dial<'_>,
     shed: impl FnOnce(),
 ) -> Result<Box<Connection>, Failure> {
+    let endpoint = &upstream.endpoints[index];
     let permit = match &endpoint.limit {
         None => None,
         Some(limit) => Some(place(limit, &endpoint.live, pool.policy.get(), world, shed).await?),
     };
+    let (stream, _) = within(how, world, connect((upstream, endpoint), how, Offer::Nothing)).await?;
+    Ok(Connection::new(stream, permit, world))
+}
+
+/// Connects to the endpoint `index` and says what is spoken on the connection. Cancel-safe.
+pub(super) async fn open(
+    (upstream, index): (&Upstream, usize),
+    how: &Dial<'_>,
+    world: &World,
+) -> Result<(Stream, Spoken), Failure> {
+    let offer = match upstream.policy.protocol {
+        Protocol::Http1 => Offer::Http1,
+        Protocol::Http2 => Offer::Http2,
+        Protocol::Auto => Offer::Both,
+    };
+    let endpoint = &upstream.endpoints[index];
+    let (stream, agreed) = within(how, world, connect((upstream, endpoint), how, offer)).await?;
+    let spoken = match (upstream.policy.protocol, agreed) {
+        (Protocol::Http2, _) | (Protocol::Auto, Some(Spoken::Http2)) => Spoken::Http2,
+        _ => Spoken::Http1,
+    };
+    Ok((stream, spoken))
+}
+
+async fn within<T>(
+    how: &Dial<'_>,
+    world: &World,
+    dialling: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     let deadline = world.timers.deadline();
     deadline.set(world.clock.now(), how.connect);
-    let socket = match deadline.limit(connect_any(endpoint, how.header)).await {
-        None => return Err(Failure::ConnectTimeout),
-        Some(Err(_)) => return Err(Failure::ConnectFailed),
-        Some(Ok(socket)) => socket,
+    deadline.limit(dialling).await.unwrap_or(Err(Failure::ConnectTimeout))
+}
+
+/// Connects, and shakes hands where the upstream has TLS; says what ALPN agreed on.
+async fn connect(
+    (upstream, endpoint): (&Upstream, &Endpoint),
+    how: &Dial<'_>,
+    offer: Offer,
+) -> Result<(Stream, Option<Spoken>), Failure> {
+    let socket = connect_any(endpoint, how.header).await.map_err(|_| Failure::ConnectFailed)?;
+    let Some(tls) = &upstream.tls else { return Ok((Stream::Plain(socket), None)) };
+    let name = tls.server_name(&endpoint.address).ok_or(Failure::UpstreamTlsFailed)?;
+    let connector = TlsConnector::from(Arc::clone(tls.config(offer)));
+    let stream = connector.connect(name, socket).await.map_err(|error| tls_failure(&error))?;
+    let agreed = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Some(Spoken::Http2),
+        Some(_) => Some(Spoken::Http1),
+        None => None,
     };
-    let link = Link::new(Stream::Plain(socket), world.clock, &world.timers);
-    Ok(Box::new(Connection { link, in_flight: None, _permit: permit, idle_since: None }))
+    Ok((Stream::Client(Box::new(stream)), agreed))
+}
+
+fn tls_failure(error: &io::Error) -> Failure {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    match error {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+            Failure::UpstreamUntrusted
+        }
+        _ => Failure::UpstreamTlsFailed,
+    }
 }
 
 /// Tries the addresses of a name in the resolver's order, and sends the header.

@@ -1,5 +1,5 @@
-//! Reaching an endpoint: which one (`pick`, `affinity`), over which connection (`connection`), and one
-//! exchange with it (`send`).
+//! Reaching an endpoint: which one (`pick`, `affinity`), over which connection (`reach`, `connection`,
+//! `http2`), and one exchange with it (`send`).
 //!
 //! [`Upstream`] is shared by all workers and belongs to one snapshot; [`Local`] is a worker's own part of
 //! it. What survives a change by identity is in [`live::Live`] (shared), [`connection::Pool`] and the
@@ -9,9 +9,11 @@ pub mod affinity;
 pub mod attempt;
 pub mod config;
 pub mod connection;
+pub mod http2;
 pub mod live;
 pub mod pick;
 pub mod proxy_header;
+pub mod reach;
 pub mod send;
 
 use std::cell::RefCell;
@@ -32,6 +34,7 @@ use live::Live;
 
 use crate::address::Address;
 use crate::observe::metrics::{EndpointCells, Registry, UpstreamCells};
+use crate::tls;
 
 /// A group of interchangeable endpoints, as it runs in one snapshot.
 pub struct Upstream {
@@ -41,6 +44,8 @@ pub struct Upstream {
     pub policy: Policy,
     /// Its endpoints, in the order written.
     pub endpoints: Vec<Endpoint>,
+    /// TLS to its endpoints; None: plain.
+    pub tls: Option<Arc<tls::Client>>,
     /// Whose passive ejections are decided together.
     pub group: Arc<Group>,
     /// Affinity cookie values and the endpoints they name.
@@ -119,7 +124,7 @@ impl Local {
             },
         );
         Local {
-            pools: shared.endpoints.iter().map(|endpoint| pool(endpoint, &shared.policy, before)).collect(),
+            pools: shared.endpoints.iter().map(|endpoint| pool(endpoint, &shared, before)).collect(),
             cells: registry.upstream(worker, &shared.name),
             endpoint_cells: (shared.endpoints.iter())
                 .map(|endpoint| registry.endpoint(worker, &shared.name, &endpoint.address))
@@ -146,14 +151,14 @@ impl Local {
     }
 }
 
-fn pool(endpoint: &Endpoint, policy: &Policy, before: Option<&Local>) -> Rc<Pool> {
+fn pool(endpoint: &Endpoint, upstream: &Upstream, before: Option<&Local>) -> Rc<Pool> {
     let kept = before.and_then(|before| before.pools.iter().find(|pool| pool.serves(&endpoint.live)));
     match kept {
         Some(pool) => {
-            pool.set_policy(policy.pool);
+            pool.adopt(upstream);
             Rc::clone(pool)
         }
-        None => Rc::new(Pool::new(&endpoint.live, policy.pool)),
+        None => Rc::new(Pool::new(&endpoint.live, upstream)),
     }
 }
 

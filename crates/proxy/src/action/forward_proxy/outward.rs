@@ -27,6 +27,7 @@ const POOLS: PoolPolicy = PoolPolicy {
     queue: 0,
     queue_timeout: Duration::ZERO,
     idle_timeout: Duration::from_secs(30),
+    max_age: None,
 };
 
 /// A worker's own part of forward proxying.
@@ -89,7 +90,7 @@ impl Outward {
         }
         let entry = known.entry(address).or_insert_with(|| {
             let live = Arc::new(Live::default());
-            Known { pool: Rc::new(Pool::new(&live, POOLS)), live, used: now }
+            Known { pool: Rc::new(Pool::plain(&live, POOLS)), live, used: now }
         });
         entry.used = now;
         (Rc::clone(&entry.pool), Arc::clone(&entry.live))

@@ -17,7 +17,7 @@ use super::outward::Outward;
 use super::parent::{Handshake, Parent};
 use super::rules::{Decision, Destination, Kind};
 use super::{ForwardProxy, Tell, destination};
-use crate::action::{Acted, Scene};
+use crate::action::{Forwarded, Scene};
 use crate::exchange::{Exchange, Outcome, TargetForm};
 use crate::failure::Failure;
 use crate::pipeline::forwarded;
@@ -26,6 +26,7 @@ use crate::stream::{Care, Socket, Stream};
 use crate::upstream::config::Timeouts;
 use crate::upstream::connection::{Connection, Origin};
 use crate::upstream::live::InFlight;
+use crate::upstream::reach::Way;
 use crate::upstream::send::{self, ANSWER_LIMITS, Answer, Lost, Terms};
 use crate::wire::Link;
 
@@ -39,7 +40,7 @@ struct Trip<'a> {
 }
 
 /// Where to connect to.
-struct Way<'a> {
+struct Road<'a> {
     parent: Option<&'a Parent>,
     /// All of them may be dialled.
     addresses: Vec<IpAddr>,
@@ -55,7 +56,7 @@ impl ForwardProxy {
         scene: &Scene<'_>,
         exchange: &mut Exchange,
         request: &mut Request,
-    ) -> Result<Acted, Failure> {
+    ) -> Result<Forwarded, Failure> {
         let outward = scene.outward.ok_or(Failure::Internal)?;
         let kind = if request.head.method == Method::Connect { Kind::Connect } else { Kind::Plain };
         if kind == Kind::Plain && exchange.form != TargetForm::Http {
@@ -77,7 +78,7 @@ impl ForwardProxy {
         trip: &Trip<'_>,
         exchange: &mut Exchange,
         authority: &str,
-    ) -> Result<Acted, Failure> {
+    ) -> Result<Forwarded, Failure> {
         let connection = self
             .in_time(trip, async {
                 let way = self.way(trip).await?;
@@ -91,7 +92,7 @@ impl ForwardProxy {
         let now = trip.scene.world.clock.now();
         exchange.phases.connected = now.saturating_duration_since(exchange.started);
         exchange.outcome = Outcome::Completed;
-        Ok(Acted::Switched(ResponseHead::new(200), connection))
+        Ok(Forwarded::Switched(ResponseHead::new(200), connection))
     }
 
     async fn plain(
@@ -99,7 +100,7 @@ impl ForwardProxy {
         trip: &Trip<'_>,
         exchange: &mut Exchange,
         request: &mut Request,
-    ) -> Result<Acted, Failure> {
+    ) -> Result<Forwarded, Failure> {
         let way = self.in_time(trip, self.way(trip)).await?;
         self.prepare(&mut request.head, &way);
         // A body that was pulled is gone; without it the request would be another one.
@@ -118,7 +119,7 @@ impl ForwardProxy {
                     let ended = trip.scene.world.clock.now();
                     exchange.phases.first_byte = ended.saturating_duration_since(exchange.started);
                     exchange.outcome = Outcome::Completed;
-                    return Ok(Acted::Response(Response { head, body }));
+                    return Ok(Forwarded::Response(Response { head, body }));
                 }
                 // No upgrade was asked for.
                 Ok(Answer::Switched(..)) => return Err(Failure::UpgradeRefused),
@@ -142,6 +143,9 @@ impl ForwardProxy {
     ) -> Result<Answer, Lost> {
         let (pool, live) = trip.outward.at(address, now);
         let terms = Terms {
+            until: None,
+            timers: &trip.scene.world.timers,
+            address: trip.to.host,
             timeouts: Timeouts {
                 connect: self.connect,
                 first_byte: self.first_byte,
@@ -156,14 +160,14 @@ impl ForwardProxy {
             interim: trip.scene.interim,
             cells: &trip.outward.cells,
         };
-        send::exchange(connection, request, Persist::KeepAlive, InFlight::begin(&live), &terms).await
+        send::exchange(Way::Http1(connection), request, Persist::KeepAlive, InFlight::begin(&live), &terms).await
     }
 
     /// A pooled connection, or a new one.
     async fn connection(
         &self,
         trip: &Trip<'_>,
-        way: &Way<'_>,
+        way: &Road<'_>,
         request: &Request,
         pooled: bool,
     ) -> Result<(Box<Connection>, SocketAddr, Origin), Failure> {
@@ -178,7 +182,7 @@ impl ForwardProxy {
     }
 
     /// What the next one gets to see of the request.
-    fn prepare(&self, head: &mut RequestHead, way: &Way<'_>) {
+    fn prepare(&self, head: &mut RequestHead, way: &Road<'_>) {
         match way.parent {
             None => {
                 head.fields.remove(NameId::ProxyAuthorization);
@@ -200,7 +204,7 @@ impl ForwardProxy {
     }
 
     /// Looks up and checks. Nothing is asked about a name that no address could help.
-    async fn way<'a>(&'a self, trip: &Trip<'_>) -> Result<Way<'a>, Failure> {
+    async fn way<'a>(&'a self, trip: &Trip<'_>) -> Result<Road<'a>, Failure> {
         if matches!(self.rules.decide_name(trip.to), Decision::Denied(_)) {
             return Err(Failure::DestinationDenied);
         }
@@ -216,10 +220,10 @@ impl ForwardProxy {
             Some(found) => self.allowed(trip.to, found.map_err(failure)?)?,
         };
         match parent {
-            None => Ok(Way { parent, addresses: allowed, port: trip.to.port }),
+            None => Ok(Road { parent, addresses: allowed, port: trip.to.port }),
             Some(through) => {
                 let addresses = trip.outward.resolver.resolve(&through.host).await.map_err(failure)?;
-                Ok(Way { parent, addresses, port: through.port })
+                Ok(Road { parent, addresses, port: through.port })
             }
         }
     }
@@ -243,7 +247,7 @@ impl ForwardProxy {
 }
 
 impl Trip<'_> {
-    async fn dial(&self, way: &Way<'_>) -> Result<(Box<Connection>, SocketAddr), Failure> {
+    async fn dial(&self, way: &Road<'_>) -> Result<(Box<Connection>, SocketAddr), Failure> {
         self.stage.set(Failure::ConnectTimeout);
         let world = self.scene.world;
         let stream = race::connect(&way.addresses, way.port, world).await;
@@ -251,8 +255,7 @@ impl Trip<'_> {
         let address = stream.peer_addr().map_err(|_| Failure::ConnectFailed)?;
         // It only saves time.
         let _ = stream.set_nodelay(true);
-        let link = Link::new(Stream::Plain(Socket::Tcp(stream)), world.clock, &world.timers);
-        Ok((Connection::unlimited(link), address))
+        Ok((Connection::new(Stream::Plain(Socket::Tcp(stream)), None, world), address))
     }
 }
 

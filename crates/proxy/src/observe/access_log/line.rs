@@ -122,7 +122,9 @@ impl Record<'_> {
         }
         self.write_json_request(plan, &mut line);
         line.text("user.name", self.exchange.user.as_deref().unwrap_or_default().as_bytes());
-        line.count("http.response.status_code", u64::from(self.exchange.status));
+        if self.exchange.status > 0 {
+            line.count("http.response.status_code", u64::from(self.exchange.status));
+        }
         line.text("outcome", self.exchange.outcome.code().as_bytes());
         line.text("listener", client.listener.as_bytes());
         line.text("route", self.exchange.route.as_bytes());
@@ -145,7 +147,10 @@ impl Record<'_> {
     fn write_json_request(&self, plan: &Plan, line: &mut Json<'_>) {
         let request = self.request;
         line.text("http.request.method", request.get(METHOD).unwrap_or(b""));
-        line.text("url.scheme", self.exchange.client.scheme.text().as_bytes());
+        // Connections and flows have neither version nor status.
+        if request.version.is_some() || self.exchange.status > 0 {
+            line.text("url.scheme", self.exchange.client.scheme.text().as_bytes());
+        }
         line.text("server.address", request.get(HOST).unwrap_or(b""));
         if let Some(target) = request.get(TARGET) {
             let (path, query) = path_and_query(target);

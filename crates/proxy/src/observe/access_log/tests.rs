@@ -28,6 +28,7 @@ fn exchange() -> Exchange {
         address: "192.0.2.7".parse().unwrap(),
         scheme: Scheme::Http,
         listener: "web".into(),
+        tls: None,
     };
     let mut exchange = Exchange::begin(client, "r-1".to_owned(), Instant::now());
     exchange.path = "/v1/products/7".to_owned();

@@ -15,6 +15,7 @@ use sluice_http::proxy_protocol::Invalid;
 use super::histogram::Histogram;
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::Failure;
+use crate::tls::TlsRefusal;
 
 /// A number that only grows, written by one worker and read by anybody.
 #[derive(Debug, Default)]
@@ -243,6 +244,7 @@ pub struct ListenerCells {
     pub(super) accepted: Counter,
     pub(super) active: Gauge,
     pub(super) refused: [Counter; Refusal::ALL.len()],
+    pub(super) handshakes: [Counter; TlsRefusal::ALL.len()],
     pub(super) floods: [Counter; Flood::ALL.len()],
     pub(super) breaches: [Counter; Breach::ALL.len()],
     pub(super) refused_headers: [Counter; Invalid::ALL.len()],
@@ -258,6 +260,7 @@ impl Default for ListenerCells {
             accepted: Counter::new(),
             active: Gauge::default(),
             refused: [const { Counter::new() }; Refusal::ALL.len()],
+            handshakes: [const { Counter::new() }; TlsRefusal::ALL.len()],
             floods: [const { Counter::new() }; Flood::ALL.len()],
             breaches: [const { Counter::new() }; Breach::ALL.len()],
             refused_headers: [const { Counter::new() }; Invalid::ALL.len()],
@@ -281,6 +284,11 @@ impl ListenerCells {
     /// Counts a request that the HTTP engine refused.
     pub fn refused(&self, refusal: Refusal) {
         self.refused[refusal as usize].add(1);
+    }
+
+    /// Counts a TLS handshake that failed.
+    pub fn tls_refused(&self, refusal: TlsRefusal) {
+        self.handshakes[refusal as usize].add(1);
     }
 
     /// Counts an HTTP/2 connection that is closed because of what its client did too much.

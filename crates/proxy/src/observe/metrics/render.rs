@@ -16,6 +16,7 @@ use super::exposition::{Exposition, Family, Kind};
 use super::histogram::Merged;
 use super::{ListenerCells, Registry};
 use crate::failure::Failure;
+use crate::tls::TlsRefusal;
 
 fn sum<C>(blocks: &[Arc<C>], cell: impl Fn(&C) -> &Counter) -> u64 {
     blocks.iter().map(|block| cell(block).get()).sum()
@@ -92,6 +93,10 @@ impl Registry {
             for invalid in Invalid::ALL {
                 let count = sum(blocks, |cells| &cells.refused_headers[*invalid as usize]);
                 family.sample(&[("listener", &labels[0]), ("reason", invalid.code())], count);
+            }
+            for refusal in TlsRefusal::ALL {
+                let count = sum(blocks, |cells| &cells.handshakes[*refusal as usize]);
+                family.sample(&[("listener", &labels[0]), ("reason", refusal.code())], count);
             }
             for flood in Flood::ALL {
                 let count = sum(blocks, |cells| &cells.floods[*flood as usize]);

@@ -125,22 +125,13 @@ pub async fn serve(arrival: Arrival, mut listener: Rc<LocalListener>, link: Link
 
 /// Counts how a connection broke, when it was the client's doing.
 fn note(listener: &LocalListener, flood: Option<Flood>, error: &h2::Error) {
-    let Some(reason) = error.reason().filter(|_| error.is_library()) else {
-        return flood.into_iter().for_each(|flood| listener.cells.flooded(flood));
-    };
-    // The crate has limits of its own, some of which are tighter than our budgets. It tells them apart in the
-    // debug data of its GOAWAY only.
-    let text = error.to_string();
-    let own = [
-        ("too_many_internal_resets", Flood::MadeYouReset),
-        ("too_many_resets", Flood::RapidReset),
-        ("too_many_continuations", Flood::Continuation),
-        ("too_many_data_frames", Flood::TinyData),
-    ];
-    let named = own.iter().find(|(name, _)| text.contains(name)).map(|(_, flood)| *flood);
-    match flood.or(named) {
-        Some(flood) => listener.cells.flooded(flood),
-        None => Breach::of_code(reason.into()).into_iter().for_each(|breach| listener.cells.breached(breach)),
+    let reason = error.reason().filter(|_| error.is_library());
+    // The frame layer counts one thing that the watch cannot see: streams that it has to reset itself.
+    let resets = (reason == Some(Reason::ENHANCE_YOUR_CALM)).then_some(Flood::MadeYouReset);
+    match (flood.or(resets), reason.and_then(|reason| Breach::of_code(reason.into()))) {
+        (Some(flood), _) => listener.cells.flooded(flood),
+        (None, Some(breach)) => listener.cells.breached(breach),
+        (None, None) => {}
     }
 }
 
@@ -152,7 +143,9 @@ fn builder(policy: &Http2Policy, listener: &LocalListener) -> h2::server::Builde
         .initial_connection_window_size(policy.connection_window)
         .max_frame_size(16 * 1024)
         .max_header_list_size(u32::try_from(listener.shared.limits.head).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(20)
+        // The watch is stricter about these two, and counts them by name.
+        .max_pending_accept_reset_streams(2_000)
+        .data_frame_budget(64 * 1024 * 1024)
         .max_concurrent_reset_streams(50)
         .max_local_error_reset_streams(Some(100))
         .max_send_buffer_size(256 * 1024)

@@ -67,6 +67,7 @@ async fn run(
 ) -> Result<Relayed, Failure> {
     let worker = &arrival.worker;
     let name = match running.snapshot.model.streams.asks_for_name(&listener.name) {
+        _ if let Some(secured) = &arrival.tls => secured.sni.clone().unwrap_or_default(),
         true => server_name(arrival, listener, link).await?,
         false => String::new(),
     };
@@ -80,11 +81,12 @@ async fn run(
         // The check of the document lets no other action pass.
         return Err(Failure::Internal);
     };
+    let events = worker.events();
     let scene = action::Scene {
         world: &worker.world,
         upstreams: &running.upstreams,
         interim: &|_| {},
-        events: &*worker.gateway,
+        events: &events,
         outward: None,
     };
     let mut endpoint = forward.connect(&scene, exchange, &head).await?;

@@ -94,7 +94,7 @@ pub(super) async fn run(port: Rc<Port>, flow: Rc<Flow>, client: SocketAddr, begi
     let world = &port.worker.world;
     let _in_flight = InFlight::begin(&local.shared.endpoints[choice.index].live);
     local.endpoint_cells[choice.index].opened.add(1);
-    let mut attempt = Some(Attempt::begin((world, &*port.worker.gateway), &local, &choice));
+    let mut attempt = Some(Attempt::begin((world, &port.worker.events()), &local, &choice));
     let deadline = world.timers.deadline();
     loop {
         let answered = exchange.sent;

@@ -134,7 +134,7 @@ impl Port {
     /// Begins the flow of a new client with its first datagram.
     fn begin(self: &Rc<Self>, listener: &Rc<LocalListener>, client: SocketAddr, datagram: &[u8]) {
         let (worker, now) = (&self.worker, self.worker.world.clock.now());
-        let arrival = Arrival { worker: Rc::clone(worker), peer: client, scheme: Scheme::Http };
+        let arrival = Arrival { worker: Rc::clone(worker), peer: client, scheme: Scheme::Http, tls: None };
         let mut exchange = arrival.begin(listener, now, None);
         let running = worker.running();
         let begun = self.route(&running, &mut exchange).and_then(|(local, choice)| {
@@ -176,11 +176,12 @@ impl Port {
             // The check of the document lets no other action pass.
             return Err(Failure::Internal);
         };
+        let events = worker.events();
         let scene = action::Scene {
             world: &worker.world,
             upstreams: &running.upstreams,
             interim: &|_| {},
-            events: &*worker.gateway,
+            events: &events,
             outward: None,
         };
         forward.choose(&scene, exchange, &head)

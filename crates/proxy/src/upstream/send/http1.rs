@@ -1,65 +1,23 @@
-//! One exchange over one connection to an endpoint: the request out, the answer's head in, and the rest of
-//! both bodies while the answer is pulled.
+//! One exchange over an HTTP/1 connection to an endpoint.
 //!
-//! Promise: the answer is read while the request is still being sent (an endpoint may answer early); it is
-//! known whether any byte of the request could have reached the endpoint; a connection goes back to its
-//! pool only when both messages ended properly.
+//! Promise: a connection goes back to its pool only when both messages ended properly.
 
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use sluice_http::h1::{self, Decoded, Decoder, Framing, Limits, Persist, Refusal, Scanner};
+use sluice_http::h1::{self, Decoded, Decoder, Framing, Persist, Scanner};
 use sluice_http::{Body, BodyError, Frame, Method, Request, ResponseHead, Source};
 use sluice_traffic::retry::Sent;
 
-use super::config::Timeouts;
-use super::connection::{Connection, Pool};
-use super::live::InFlight;
+use super::{Answer, CONTINUE_WAIT, Lost, MAX_INTERIMS, Scope, Terms, client_failure, framing_of, invalid};
 use crate::failure::Failure;
-use crate::observe::metrics::UpstreamCells;
-use crate::relay::End;
+use crate::upstream::connection::{Connection, Pool};
+use crate::upstream::live::InFlight;
 use crate::wire::{SendError, Sender};
-use crate::world::{Clock, Deadline};
-
-/// What one exchange needs beside its request.
-pub struct Terms<'a> {
-    /// How long things may take.
-    pub timeouts: Timeouts,
-    /// How much of an answer's head is accepted.
-    pub limits: Limits,
-    /// The end of the attempt, when it has one: the wait for the answer, or the answer's body, fails then.
-    pub total: Option<Rc<Deadline>>,
-    /// When the attempt began: the answer's head is expected from then on, if the request needs no waiting.
-    pub now: Instant,
-    /// Clocks.
-    pub clock: Clock,
-    /// Where the connection goes afterwards.
-    pub pool: &'a Rc<Pool>,
-    /// Takes 1xx heads other than 101 that the endpoint sends before its answer.
-    pub interim: &'a dyn Fn(ResponseHead),
-    /// Counts what the engine refuses of the endpoint.
-    pub cells: &'a UpstreamCells,
-}
-
-/// What an endpoint gave.
-pub enum Answer {
-    /// A response.
-    Response(ResponseHead, Body),
-    /// It switched protocols: what follows the 101 belongs to the tunnel.
-    Switched(ResponseHead, Box<dyn End>),
-}
-
-/// An attempt that gave no answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Lost {
-    /// How it failed.
-    pub failure: Failure,
-    /// Whether the endpoint may have seen the request.
-    pub sent: Sent,
-}
+use crate::world::Deadline;
 
 /// What an endpoint's answer head may look like: roomier than a client's request.
 pub const ANSWER_LIMITS: Limits = Limits { line: 64 * 1024, head: 128 * 1024, fields: 200 };
@@ -105,25 +63,8 @@ impl Upload {
     }
 }
 
-/// How the request's body is framed towards the endpoint.
-fn framing_of(request: &Request) -> Framing {
-    match request.body.length() {
-        // A request without content has no length, but for the methods that are defined to carry some
-        // (RFC 9110 section 8.6: a user agent SHOULD send Content-Length: 0 with them).
-        Some(0) if matches!(request.head.method, Method::Post | Method::Put | Method::Patch) => {
-            Framing::Length(0)
-        }
-        Some(0) => Framing::None,
-        Some(length) => Framing::Length(length),
-        None => Framing::Chunked,
-    }
-}
-
-/// Sends the request and waits for the answer's head. A streamed body is taken out of the request, and put
-/// back untouched when the attempt fails before any of it was pulled.
-///
-/// Cancel-safe in the sense that dropping it closes the connection.
-pub async fn exchange(
+/// The exchange: see [`super::exchange`].
+pub(super) async fn exchange(
     mut connection: Box<Connection>,
     request: &mut Request,
     persist: Persist,
@@ -156,7 +97,9 @@ pub async fn exchange(
                 connection.in_flight = Some(guard);
                 Ok(Answer::Switched(head, connection))
             }
-            _ => Err(Lost { failure: Failure::UpgradeRefused, sent: Sent::Something }),
+            _ => {
+                Err(Lost { failure: Failure::UpgradeRefused, sent: Sent::Something, scope: Scope::Exchange })
+            }
         },
         Ok((head, framing)) => {
             if waiting.hold {
@@ -170,7 +113,7 @@ pub async fn exchange(
             if streamed && upload.sender.sent == 0 {
                 request.body = upload.body;
             }
-            Err(Lost { failure, sent })
+            Err(Lost { failure, sent, scope: Scope::Connection })
         }
     }
 }
@@ -188,13 +131,6 @@ struct Await {
     /// How often it was polled: what left at the first poll left when the attempt began.
     polls: u32,
 }
-
-/// How long a body is held back for an endpoint that never says 100 Continue.
-const CONTINUE_WAIT: Duration = Duration::from_secs(1);
-
-/// An endpoint that sends more interim answers than this has nothing to say; they wait in memory for a client
-/// that may not read them.
-const MAX_INTERIMS: u32 = 100;
 
 impl Await {
     async fn answer(
@@ -321,21 +257,6 @@ impl Await {
     }
 }
 
-fn invalid(terms: &Terms<'_>, refusal: Refusal) -> Failure {
-    terms.cells.refused(refusal);
-    Failure::UpstreamInvalid
-}
-
-/// What a failing request body means for its exchange.
-pub fn client_failure(error: BodyError) -> Failure {
-    match error {
-        BodyError::Incomplete => Failure::ClientGone,
-        BodyError::Malformed => Failure::BodyInvalid,
-        BodyError::TimedOut => Failure::ClientTimeout,
-        BodyError::TooLarge => Failure::BodyTooLarge,
-    }
-}
-
 /// Turns what follows the head into a body. A body that is all here gives the connection back at once.
 fn receive(
     connection: Box<Connection>,
@@ -352,7 +273,7 @@ fn receive(
         decoder: Decoder::new(framing, &terms.limits),
         keep,
         idle: terms.timeouts.idle,
-        total: terms.total.clone(),
+        total: terms.body_end().cloned(),
         failed: None,
     };
     let body = match (framing, reply.all_here()) {
