@@ -56,7 +56,8 @@ async fn curl_gets_pages_in_both_ways() {
 async fn a_proxy_may_ask_for_credentials() {
     let scratch = Scratch::new();
     let origin = Origin::start(Reply::ok("for anna")).await;
-    let filter = format!("filters = [{{ basic_auth = {{ realm = \"inside\", users = {{ anna = \"{HASH}\" }} }} }}]\n");
+    let filter =
+        format!("filters = [{{ basic_auth = {{ realm = \"inside\", users = {{ anna = \"{HASH}\" }} }} }}]\n");
     let document =
         document(LOOPBACK, "").replace("[routes.forward_proxy]", &format!("{filter}[routes.forward_proxy]"));
     let gateway = Gateway::start(&document).await;
