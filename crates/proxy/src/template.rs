@@ -367,7 +367,9 @@ mod tests {
     #[test]
     fn an_error_says_what_to_write() {
         let list = "(there are: authority, client, host, listener, method, path, port, query, request_id, route, \
-                    scheme, target, header.NAME, cookie.NAME, query.NAME, param.NAME)";
+                    scheme, target, tls.cipher, tls.client.dns, tls.client.email, tls.client.fingerprint, \
+                    tls.client.issuer, tls.client.serial, tls.client.subject, tls.client.uri, tls.sni, tls.version, \
+                    header.NAME, cookie.NAME, query.NAME, param.NAME)";
         for (text, expected) in [
             ("{hots}", format!("there is no variable `{{hots}}` - did you mean `{{host}}`? {list}")),
             ("{id}", format!("there is no variable `{{id}}` {list}")),

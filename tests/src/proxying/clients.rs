@@ -141,3 +141,29 @@ async fn pip_downloads_from_an_index() {
     assert!(scratch.file("got").join("hello-1.0-py3-none-any.whl").is_file(), "{}", ended.stdout);
     assert!(gateway.metric("sluice_requests_total", &["route=\"proxy\""]).await > 0.0);
 }
+
+#[tokio::test]
+async fn curl_speaks_socks_5_with_and_without_a_password() {
+    let origin = Origin::start(Reply::ok("hello")).await;
+    let scratch = Scratch::new();
+    let open = "[listeners.socks]\naddress = \"127.0.0.1:0\"\nprotocol = \"socks5\"\n";
+    let gateway = Gateway::start(&document(LOOPBACK, open)).await;
+    let (port, url) = (gateway.address("socks").port(), format!("http://{}/", origin.address()));
+    let through = format!("socks5h://127.0.0.1:{port}");
+    let said = run("curl", &["-sS", "-x", &through, &url], &scratch).await;
+    assert_eq!(said.stdout, "hello", "{}", said.stderr);
+    let denied = run("curl", &["-sS", "-x", &through, "http://10.0.0.1/"], &scratch).await;
+    assert_eq!(denied.code(), 97, "{}", denied.stderr);
+
+    let asks = format!(
+        "filters = [{{ basic_auth = {{ users = {{ anna = \"{HASH}\" }} }} }}]\n[routes.forward_proxy]\n{LOOPBACK}"
+    );
+    let guarded = document("", open).replace("[routes.forward_proxy]\n", &asks);
+    let gateway = Gateway::start(&guarded).await;
+    let port = gateway.address("socks").port();
+    for (user, code) in [("anna:correct horse@", 0), ("anna:wrong@", 97), ("", 97)] {
+        let through = format!("socks5h://{}127.0.0.1:{port}", user.replace(' ', "%20"));
+        let ended = run("curl", &["-sS", "-x", &through, &url], &scratch).await;
+        assert_eq!(ended.code(), code, "{user}: {}{}", ended.stdout, ended.stderr);
+    }
+}

@@ -267,7 +267,8 @@ impl Forward {
             let pooled = if stale_allowed { reach.pooled(now, care) } else { None };
             let (way, origin) = match pooled {
                 Some(way) => (way, Origin::Reused),
-                None => reach.connect(care).await.map_err(|failure| {
+                // Boxed: a TLS handshake has no room in exchanges that find a connection.
+                None => Box::pin(reach.connect(care)).await.map_err(|failure| {
                     // Nobody was reached.
                     Lost { failure, sent: Sent::Nothing, scope: Scope::Exchange }
                 })?,

@@ -10,6 +10,7 @@ pub mod attempt;
 pub mod config;
 pub mod connection;
 pub mod http2;
+pub mod limits;
 pub mod live;
 pub mod pick;
 pub mod proxy_header;

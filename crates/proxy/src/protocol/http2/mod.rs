@@ -94,7 +94,8 @@ pub async fn serve(arrival: Arrival, mut listener: Rc<LocalListener>, link: Link
                 session.begin();
                 worker.world.spawn(async move {
                     let _open = Open(Rc::clone(&own));
-                    exchange::run(&own, &through, request, respond).await;
+                    // Boxed once, where it stays: a task is moved about before it runs.
+                    Box::pin(exchange::run(&own, &through, request, respond)).await;
                 });
                 let old = worker.world.clock.now().saturating_duration_since(born) > policy.max_age;
                 if (old || session.served.get() >= listener.shared.requests_per_connection)
