@@ -1,18 +1,25 @@
 //! Real clients: curl, git and pip, in front of a site under TLS.
 
-use sluice_testkit::{Finished, Gateway, Origin, Peer, Program, Reply, Scratch};
+use sluice_testkit::tls::Authority;
+use sluice_testkit::{Finished, Gateway, Origin, Peer, Reply, Scratch};
 
 use super::{LOOPBACK, document, gateway};
 use crate::auth::HASH;
 
+/// Runs a program to its end, with nothing of the machine's own settings but where programs are.
 async fn run(program: &str, arguments: &[&str], scratch: &Scratch) -> Finished {
-    // Nothing of the machine's own configuration counts.
-    let program = Program::at(program).arguments(arguments).directory(scratch.path());
-    let program = ["http_proxy", "https_proxy", "all_proxy", "no_proxy"]
-        .iter()
-        .fold(program, |program, name| program.environment(name, "").environment(&name.to_uppercase(), ""));
-    let home = scratch.path().display().to_string();
-    program.environment("HOME", &home).environment("GIT_CONFIG_NOSYSTEM", "1").finish().await
+    let path = format!("PATH={}", std::env::var("PATH").unwrap());
+    let home = format!("HOME={}", scratch.path().display());
+    let clean = ["-i", &path, &home, "GIT_CONFIG_NOSYSTEM=1", "timeout", "60", program];
+    let words = [&clean[..], arguments].concat();
+    let what = words[6..].join(" ");
+    let mut command = tokio::process::Command::new("env");
+    command.args(words).current_dir(scratch.path()).kill_on_drop(true);
+    // Interpreters start slowly on a machine that is busy.
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), command.output()).await;
+    let ended = ended.unwrap_or_else(|_| panic!("not in time: {what}")).unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Finished { status: ended.status, stdout: text(&ended.stdout), stderr: text(&ended.stderr) }
 }
 
 #[track_caller]
@@ -24,12 +31,12 @@ fn proxy(gateway: &Gateway) -> String {
     format!("http://{}", gateway.address("proxy"))
 }
 
-/// A site under TLS with the files of `scratch`, and the file with its certificate.
+/// A site under TLS with the files of `scratch`, and the file with the authority that vouches for it.
 async fn site(scratch: &Scratch) -> (Peer, String) {
-    let key = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-    let chain = scratch.write("site.pem", key.cert.pem());
-    let secret = scratch.write("site.key", key.signing_key.serialize_pem());
-    (Peer::python_tls(scratch.path(), &chain, &secret).await, chain.display().to_string())
+    let authority = Authority::new("authority of this test");
+    let (chain, key) = authority.leaf(&["localhost"]).write(scratch, "site");
+    let trusted = authority.write(scratch, "authority.pem").display().to_string();
+    (Peer::python_tls(scratch.path(), &chain, &key).await, trusted)
 }
 
 #[tokio::test]
@@ -50,6 +57,31 @@ async fn curl_gets_pages_in_both_ways() {
     let ended = run("curl", &["-sS", "-x", &proxy, "--cacert", &chain, &secure], &scratch).await;
     well(&ended);
     assert_eq!(ended.stdout, "page under TLS");
+}
+
+#[tokio::test]
+async fn the_way_to_the_proxy_may_be_under_tls() {
+    let scratch = Scratch::new();
+    let origin = Origin::start(Reply::ok("through TLS")).await;
+    let authority = Authority::new("authority of this test");
+    let (chain, key) = authority.leaf(&["localhost"]).write(&scratch, "proxy");
+    let tables = format!(
+        "[certificates.own]\nchain = \"{}\"\nkey = \"{}\"\n",
+        chain.display(),
+        key.display()
+    );
+    let document = document(LOOPBACK, &tables)
+        .replace("[listeners.proxy]\n", "[listeners.proxy]\ntls = { certificates = [\"own\"] }\n");
+    let gateway = Gateway::start(&document).await;
+    let proxy = format!("https://localhost:{}", gateway.address("proxy").port());
+    let trusted = authority.write(&scratch, "authority").display().to_string();
+    let url = format!("http://{}/", origin.address());
+    for way in [&[][..], &["-p"]] {
+        let words = [&["-sS", "--proxy-cacert", &trusted, "-x", &proxy], way, &[&url]].concat();
+        let ended = run("curl", &words, &scratch).await;
+        well(&ended);
+        assert_eq!(ended.stdout, "through TLS");
+    }
 }
 
 #[tokio::test]
@@ -102,7 +134,7 @@ async fn git_clones_over_https() {
     well(&ended);
     let log = run("git", &["-C", "copy", "log", "--format=%s"], &scratch).await;
     assert_eq!(log.stdout, "first\n");
-    assert!(gateway.metric("sluice_requests_total", &["route=\"proxy\""]).await > 0.0);
+    assert!(gateway.metric("sluice_http_requests_total", &["route=\"proxy\""]).await > 0.0);
 }
 
 /// Makes a wheel that pip takes.
@@ -132,5 +164,5 @@ async fn pip_downloads_from_an_index() {
     let ended = run("python3", &[&pip[..], &from].concat(), &scratch).await;
     well(&ended);
     assert!(scratch.file("got").join("hello-1.0-py3-none-any.whl").is_file(), "{}", ended.stdout);
-    assert!(gateway.metric("sluice_requests_total", &["route=\"proxy\""]).await > 0.0);
+    assert!(gateway.metric("sluice_http_requests_total", &["route=\"proxy\""]).await > 0.0);
 }

@@ -140,12 +140,13 @@ async fn a_request_without_a_destination_is_refused_and_does_not_loop() {
 #[tokio::test]
 async fn names_are_looked_up_and_their_addresses_checked() {
     let origin = Origin::start(Reply::ok("found")).await;
-    let port = origin.address().port();
+    let SocketAddr::V4(site) = origin.address() else { panic!("{}", origin.address()) };
+    let (site, port) = (*site.ip(), site.port());
     let dns = Dns::start(&[
-        ("site.test", &[Ipv4Addr::LOCALHOST]),
-        ("mixed.test", &[Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::LOCALHOST]),
+        ("site.test", &[site]),
+        ("mixed.test", &[Ipv4Addr::new(10, 0, 0, 1), site]),
         ("rebound.test", &[Ipv4Addr::new(10, 0, 0, 1)]),
-        ("denied.test", &[Ipv4Addr::LOCALHOST]),
+        ("denied.test", &[site]),
     ])
     .await;
     let rules = format!("deny = [{{ hosts = [\"denied.test\"] }}]\n{LOOPBACK}");
@@ -301,7 +302,10 @@ async fn http2_clients_get_requests_and_tunnels() {
     server.expect("to the server").await.send("to the client").await.half_close().await;
     let piece = within("bytes", down.data()).await.unwrap().unwrap();
     assert_eq!(piece, "to the client");
-    assert!(within("the end", down.data()).await.is_none());
+    // The end may come with an empty frame.
+    while let Some(piece) = within("the end", down.data()).await {
+        assert!(piece.unwrap().is_empty());
+    }
     let (answer, _) = client.begin(connect("10.0.0.1:443".to_owned()), true).await;
     assert_eq!(finish(answer).await.status, 403);
     let https = http::Request::get("https://127.0.0.1/").body(()).unwrap();

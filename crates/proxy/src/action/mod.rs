@@ -36,6 +36,13 @@ pub enum Acted {
     Switched(ResponseHead, Box<dyn End>),
 }
 
+impl Action {
+    /// Whether the client says where its request goes.
+    pub fn is_proxy(&self) -> bool {
+        matches!(self, Action::ForwardProxy(_))
+    }
+}
+
 /// What an action may use of the worker it runs on.
 pub struct Scene<'a> {
     /// Time, randomness and timers.

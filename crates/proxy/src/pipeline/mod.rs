@@ -106,20 +106,25 @@ fn limited(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Request) ->
 
 /// Normalises the path and finds the route.
 fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) -> Result<&'a Route, Failure> {
-    check_name(scene, exchange, request)?;
+    let named = check_name(scene, exchange, request);
     exchange.path = normalize::path(request.head.path())?.into_owned();
     hops::check_loop(&request.head)?;
     let model = &scene.running.snapshot.model;
     let now = scene.worker.world.unix(exchange.started).as_secs();
     // A tunnel to where the client likes is only for routes that say so.
     let table = model.table_for(request.head.method).ok_or(Failure::MethodNotAllowed)?;
-    match table.find(&exchange.facts(&request.head), now) {
+    let found = table.find(&exchange.facts(&request.head), now);
+    // A forward proxy is asked for names that are not its own.
+    if !matches!(found, Lookup::Found { route, .. } if model.routes[route].action.is_proxy()) {
+        named?;
+    }
+    match found {
         Lookup::Found { route, params } => {
             let found = &model.routes[route];
             exchange.params = params;
             exchange.route = Arc::clone(&scene.running.names[route]);
             exchange.route_index = Some(route);
-            if matches!(found.action, Action::ForwardProxy(_)) {
+            if found.action.is_proxy() {
                 exchange.role = Role::Proxy;
             }
             Ok(found)
