@@ -408,3 +408,37 @@ async fn tls_ends_at_a_listener_that_has_a_certificate() {
     assert_eq!(rest, b"answer");
     Wire::connect(gateway.address("db")).await.send("no TLS").await.expect_closed().await;
 }
+
+mod with_peers {
+    use sluice_testkit::{Peer, Program};
+
+    use super::*;
+
+    /// What a client program says when it has asked through the gateway.
+    async fn said(program: &str, arguments: &str, gateway: &Gateway, more: &[&str]) -> String {
+        let port = gateway.address("db").port().to_string();
+        let arguments = arguments.split(' ').chain([port.as_str()]).chain(more.iter().copied());
+        let ended = Program::at(program).arguments(arguments).finish().await;
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        ended.stdout.trim().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_redis_client_is_served() {
+        let redis = Peer::redis().await;
+        let gateway = Tcp::default().start(&[redis.address()]).await;
+        let value = "v".repeat(100_000);
+        let client = "-h 127.0.0.1 -p";
+        assert_eq!(said("redis-cli", client, &gateway, &["set", "key", &value]).await, "OK");
+        assert_eq!(said("redis-cli", client, &gateway, &["get", "key"]).await, value);
+    }
+
+    #[tokio::test]
+    async fn a_mariadb_client_is_served_by_a_server_that_speaks_first() {
+        let mariadb = Peer::mariadb().await;
+        let gateway = Tcp::default().start(&[mariadb.address()]).await;
+        let client = "--no-defaults --protocol=tcp --skip-ssl -h 127.0.0.1 -N -P";
+        let asked = ["-e", "select 6 * 7, length(repeat('x', 1000000))"];
+        assert_eq!(said("mariadb", client, &gateway, &asked).await, "42\t1000000");
+    }
+}

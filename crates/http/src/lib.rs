@@ -2,14 +2,13 @@
 //!
 //! Sans-I/O: everything in [`h1`] takes bytes and gives heads, pieces of bodies and bytes. Sockets, timers
 //! and pools are the caller's (crate `sluice-proxy`), so fuzzers and simulations need none of them. The same
-//! goes for what stands before or beside HTTP on a connection: [`proxy_protocol`], [`client_hello`], [`socks5`],
+//! goes for what stands before or beside HTTP on a connection: [`proxy_protocol`], [`socks5`],
 //! [`grpc`], and in [`h2`] the watch over what a client's frames cost.
 //!
 //! Read in this order: [`name`], [`fields`](Fields), [`head`](RequestHead), [`body`](Body), then `h1`:
 //! `scan` (where does the head end), `parse` (bytes to head and framing), `decode` (body), `encode`.
 
 mod body;
-pub mod client_hello;
 mod crc32c;
 mod fields;
 pub mod grpc;

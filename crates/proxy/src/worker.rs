@@ -232,7 +232,7 @@ impl Worker {
             }
             Order::Shed(live) => {
                 for upstream in &self.running().upstreams {
-                    upstream.pools.iter().filter(|pool| pool.serves(&live)).for_each(|pool| pool.clear());
+                    upstream.pools.iter().filter(|pool| pool.serves(&live)).for_each(|pool| pool.shed());
                 }
             }
             // The loop that reads the mailbox ends with it.

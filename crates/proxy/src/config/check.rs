@@ -174,7 +174,7 @@ fn check_listener(
         body_limit: limits.body.map_or(u64::MAX, |size| size.0),
         connections: limits.connections.unwrap_or(match listener.protocol {
             Protocol::Udp => 10_000,
-            Protocol::Http | Protocol::Tcp => u32::MAX,
+            Protocol::Http | Protocol::Tcp | Protocol::Socks5 => u32::MAX,
         }),
         datagram: size(limits.datagram, LONGEST_DATAGRAM).min(LONGEST_DATAGRAM),
         requests_per_connection: limits
@@ -234,7 +234,7 @@ const LONGEST_DATAGRAM: usize = 65_527;
 fn default_idle(protocol: Protocol) -> u64 {
     match protocol {
         Protocol::Http => 60,
-        Protocol::Tcp => 600,
+        Protocol::Tcp | Protocol::Socks5 => 600,
         Protocol::Udp => 30,
     }
 }
@@ -243,14 +243,14 @@ fn default_idle(protocol: Protocol) -> u64 {
 fn spoken(protocol: Protocol) -> Spoken {
     match protocol {
         Protocol::Http => Spoken::Http,
-        Protocol::Tcp | Protocol::Udp => Spoken::Bytes,
+        Protocol::Tcp | Protocol::Udp | Protocol::Socks5 => Spoken::Bytes,
     }
 }
 
 fn check_place(listener: &Listener, at: &At, problems: &mut Problems) -> Option<Place> {
     let address = problems.take(&at.key("address"), parse_address(&listener.address))?;
     let transport = match listener.protocol {
-        Protocol::Http | Protocol::Tcp => Transport::Stream,
+        Protocol::Http | Protocol::Tcp | Protocol::Socks5 => Transport::Stream,
         Protocol::Udp => Transport::Datagram,
     };
     if transport == Transport::Datagram && address.inet().is_none() {
@@ -260,7 +260,6 @@ fn check_place(listener: &Listener, at: &At, problems: &mut Problems) -> Option<
     let http = listener.protocol == Protocol::Http;
     for (key, unfit) in [
         ("trusted_proxies", !http && !listener.trusted_proxies.is_empty()),
-        ("tls", listener.protocol == Protocol::Udp && listener.tls.is_some()),
         ("proxy_protocol", listener.protocol == Protocol::Udp && listener.proxy_protocol.is_some()),
         ("tls", listener.protocol == Protocol::Udp && listener.tls.is_some()),
     ] {

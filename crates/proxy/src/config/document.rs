@@ -165,13 +165,15 @@ pub struct ProxyProtocol {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
-    /// HTTP/1.0 and HTTP/1.1.
+    /// HTTP/1.0, HTTP/1.1 and HTTP/2.
     #[default]
     Http,
     /// Any protocol over TCP or a Unix socket: connections are passed on as they are.
     Tcp,
     /// Any protocol over UDP: the datagrams of one client address are a flow to one endpoint.
     Udp,
+    /// SOCKS 5: a CONNECT under the same routes as one over HTTP, for the action forward_proxy.
+    Socks5,
 }
 
 impl Protocol {
@@ -181,6 +183,7 @@ impl Protocol {
             Protocol::Http => "http",
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Socks5 => "socks5",
         }
     }
 }

@@ -18,7 +18,8 @@ pub(super) enum Kind {
 pub(super) fn check(document: &Document, route: &Route, at: &At, problems: &mut Problems) -> Kind {
     let protocol = |name: &String| document.listeners.get(name).map(|listener| listener.protocol);
     let protocols: Vec<Protocol> = route.matches.listeners.iter().filter_map(protocol).collect();
-    let streams = protocols.iter().filter(|&&protocol| protocol != Protocol::Http).count();
+    let streams =
+        protocols.iter().filter(|protocol| matches!(protocol, Protocol::Tcp | Protocol::Udp)).count();
     if streams == 0 {
         if !route.matches.sni.is_empty() {
             problems

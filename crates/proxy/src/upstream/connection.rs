@@ -165,8 +165,14 @@ impl Pool {
         self.idle.borrow().len() + self.http2.idle()
     }
 
+    /// Somebody waits for a place: closes all idle connections, but for those that ours are about to use.
+    pub fn shed(&self) {
+        self.idle.borrow_mut().clear();
+        self.http2.shed();
+    }
+
     /// Closes all idle connections.
-    pub fn clear(&self) {
+    fn clear(&self) {
         self.idle.borrow_mut().clear();
         self.http2.clear();
     }

@@ -105,8 +105,16 @@ impl Pool {
     }
 
     /// Closes all that carry nothing.
-    pub fn clear(&self) {
+    pub(in crate::upstream) fn clear(&self) {
         self.connections.borrow_mut().retain(|connection| connection.open() > 0);
+    }
+
+    /// Somebody waits for a connection: closes those that carry nothing, unless it is ours who wait. Who waited
+    /// may have been served meanwhile.
+    pub fn shed(&self) {
+        if self.waiting.get() == 0 && self.live.waiting.load(Ordering::Relaxed) > 0 {
+            self.clear();
+        }
     }
 
     /// Those that are there take no more.
