@@ -60,6 +60,31 @@ async fn curl_gets_pages_in_both_ways() {
 }
 
 #[tokio::test]
+async fn the_way_to_the_proxy_may_be_under_tls() {
+    let scratch = Scratch::new();
+    let origin = Origin::start(Reply::ok("through TLS")).await;
+    let authority = Authority::new("authority of this test");
+    let (chain, key) = authority.leaf(&["localhost"]).write(&scratch, "proxy");
+    let tables = format!(
+        "[certificates.own]\nchain = \"{}\"\nkey = \"{}\"\n",
+        chain.display(),
+        key.display()
+    );
+    let document = document(LOOPBACK, &tables)
+        .replace("[listeners.proxy]\n", "[listeners.proxy]\ntls = { certificates = [\"own\"] }\n");
+    let gateway = Gateway::start(&document).await;
+    let proxy = format!("https://localhost:{}", gateway.address("proxy").port());
+    let trusted = authority.write(&scratch, "authority").display().to_string();
+    let url = format!("http://{}/", origin.address());
+    for way in [&[][..], &["-p"]] {
+        let words = [&["-sS", "--proxy-cacert", &trusted, "-x", &proxy], way, &[&url]].concat();
+        let ended = run("curl", &words, &scratch).await;
+        well(&ended);
+        assert_eq!(ended.stdout, "through TLS");
+    }
+}
+
+#[tokio::test]
 async fn a_proxy_may_ask_for_credentials() {
     let scratch = Scratch::new();
     let origin = Origin::start(Reply::ok("for anna")).await;
@@ -109,7 +134,7 @@ async fn git_clones_over_https() {
     well(&ended);
     let log = run("git", &["-C", "copy", "log", "--format=%s"], &scratch).await;
     assert_eq!(log.stdout, "first\n");
-    assert!(gateway.metric("sluice_requests_total", &["route=\"proxy\""]).await > 0.0);
+    assert!(gateway.metric("sluice_http_requests_total", &["route=\"proxy\""]).await > 0.0);
 }
 
 /// Makes a wheel that pip takes.
@@ -139,7 +164,7 @@ async fn pip_downloads_from_an_index() {
     let ended = run("python3", &[&pip[..], &from].concat(), &scratch).await;
     well(&ended);
     assert!(scratch.file("got").join("hello-1.0-py3-none-any.whl").is_file(), "{}", ended.stdout);
-    assert!(gateway.metric("sluice_requests_total", &["route=\"proxy\""]).await > 0.0);
+    assert!(gateway.metric("sluice_http_requests_total", &["route=\"proxy\""]).await > 0.0);
 }
 
 #[tokio::test]
