@@ -7,7 +7,7 @@ use http::{HeaderMap, Request, Response};
 use sluice_testkit::{Gateway, eventually, http as http1};
 use tokio::net::TcpListener;
 
-use super::client::{Answer, Client, finish, send_all};
+use super::client::{Answer, Client, finish, send_all, try_finish};
 use super::origin::{Origin, Stream, play};
 use crate::setup::Lines;
 
@@ -89,6 +89,32 @@ async fn a_call_whose_time_is_over_gets_deadline_exceeded() {
     assert_eq!((answer.status, status(&answer)), (200, "4"));
     assert_eq!(answer.field("content-type"), Some("application/grpc"));
     assert!(began.elapsed() >= Duration::from_millis(100));
+}
+
+#[tokio::test]
+async fn a_stream_of_messages_ends_with_its_time() {
+    let origin = Origin::start(|mut stream: Stream| {
+        play(async move {
+            let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+            let mut back = stream.respond.send_response(head, false).unwrap();
+            back.send_data(Bytes::from_static(b"\0\0\0\0\0"), false).unwrap();
+            // Until the gateway gives it up.
+            let _ = std::future::poll_fn(|cx| back.poll_reset(cx)).await;
+        })
+    })
+    .await;
+    let gateway = gateway(&origin, "").await;
+    let mut client = Client::connect(gateway.address("web")).await;
+    let request = Request::post("http://a.example/a.B/C")
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", "300m")
+        .body(())
+        .unwrap();
+    let began = Instant::now();
+    let (answer, _) = client.begin(request, true).await;
+    assert!(try_finish(answer).await.is_err(), "the stream goes on");
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(10), "{took:?}");
 }
 
 #[tokio::test]

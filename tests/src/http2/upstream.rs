@@ -526,3 +526,22 @@ async fn idle_and_old_connections_are_closed() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_connection_that_answers_no_ping_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                socket.write_all(SETTINGS).await.unwrap();
+                let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
+            });
+        }
+    });
+    let upstream = format!("{HTTP2}\nhttp2 = {{ ping = \"50ms\", ping_timeout = \"50ms\" }}");
+    let gateway = Lines { upstream: &upstream, ..Lines::default() }.start(&[silent]).await;
+    let answer = http1::get(gateway.address("web"), "/").await;
+    assert_eq!((answer.status, answer.code().as_str()), (502, "upstream-reset"));
+}

@@ -43,13 +43,15 @@ async fn ask(
     body: Bytes,
     most: usize,
 ) -> Result<Answer, String> {
-    let (answer, mut stream) = requests.send_request(request, body.is_empty()).map_err(|error| broken(&error))?;
+    let (answer, mut stream) =
+        requests.send_request(request, body.is_empty()).map_err(|error| broken(&error))?;
     if !body.is_empty() {
         stream.send_data(body, true).map_err(|error| broken(&error))?;
     }
     let (head, mut stream) = answer.await.map_err(|error| broken(&error))?.into_parts();
     let body = read(&mut stream, most).await?;
-    let trailers = if body.len() < most { stream.trailers().await.map_err(|error| broken(&error))? } else { None };
+    let trailers =
+        if body.len() < most { stream.trailers().await.map_err(|error| broken(&error))? } else { None };
     Ok(Answer { head, body, trailers })
 }
 
