@@ -236,9 +236,8 @@ pub fn http_request(
     if h1::wants_trailers(&head.fields) && head.version != Version::Http10 {
         headers.append(http::header::TE, HeaderValue::from_static("trailers"));
     }
-    match framing {
-        Framing::Length(length) => Length::Of(length).put(headers),
-        _ => {}
+    if let Framing::Length(length) = framing {
+        Length::Of(length).put(headers);
     }
     Some(request)
 }

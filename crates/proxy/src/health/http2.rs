@@ -26,12 +26,12 @@ pub(super) async fn exchange(
 ) -> Result<Answer, String> {
     let mut builder = h2::client::Builder::new();
     builder.enable_push(false).max_header_list_size(16 * 1024);
-    let (requests, connection) = builder.handshake(stream).await.map_err(broken)?;
+    let (requests, connection) = builder.handshake(stream).await.map_err(|error| broken(&error))?;
     tokio::select! {
         biased;
         asked = ask(requests, request, body, most) => asked,
         ended = connection => Err(match ended {
-            Err(error) => broken(error),
+            Err(error) => broken(&error),
             Ok(()) => "the connection closed before an answer".into(),
         }),
     }
@@ -43,13 +43,15 @@ async fn ask(
     body: Bytes,
     most: usize,
 ) -> Result<Answer, String> {
-    let (answer, mut stream) = requests.send_request(request, body.is_empty()).map_err(broken)?;
+    let (answer, mut stream) =
+        requests.send_request(request, body.is_empty()).map_err(|error| broken(&error))?;
     if !body.is_empty() {
-        stream.send_data(body, true).map_err(broken)?;
+        stream.send_data(body, true).map_err(|error| broken(&error))?;
     }
-    let (head, mut stream) = answer.await.map_err(broken)?.into_parts();
+    let (head, mut stream) = answer.await.map_err(|error| broken(&error))?.into_parts();
     let body = read(&mut stream, most).await?;
-    let trailers = if body.len() < most { stream.trailers().await.map_err(broken)? } else { None };
+    let trailers =
+        if body.len() < most { stream.trailers().await.map_err(|error| broken(&error))? } else { None };
     Ok(Answer { head, body, trailers })
 }
 
@@ -58,7 +60,7 @@ async fn read(stream: &mut RecvStream, most: usize) -> Result<Vec<u8>, String> {
     while body.len() < most
         && let Some(piece) = stream.data().await
     {
-        let piece = piece.map_err(broken)?;
+        let piece = piece.map_err(|error| broken(&error))?;
         // Fails only for more than was received.
         let _ = stream.flow_control().release_capacity(piece.len());
         body.extend_from_slice(&piece);
@@ -66,6 +68,6 @@ async fn read(stream: &mut RecvStream, most: usize) -> Result<Vec<u8>, String> {
     Ok(body)
 }
 
-fn broken(error: h2::Error) -> String {
+fn broken(error: &h2::Error) -> String {
     format!("HTTP/2: {error}")
 }
