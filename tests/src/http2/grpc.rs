@@ -154,11 +154,10 @@ async fn calls_that_end_with_unavailable_open_the_breaker_as_5xx_do() {
     for in_trailers in [true, false] {
         let origin = Origin::start(move |stream: Stream| {
             play(async move {
+                let fields = [("content-type", "application/grpc"), ("grpc-status", "14")];
                 match in_trailers {
                     true => reply(stream, b"", "14"),
-                    false => {
-                        stream.fields(200, &[("content-type", "application/grpc"), ("grpc-status", "14")]);
-                    }
+                    false => stream.fields(200, &fields),
                 }
             })
         })

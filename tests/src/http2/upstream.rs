@@ -257,34 +257,6 @@ async fn a_limit_on_connections_makes_requests_wait_for_a_place_on_one() {
 }
 
 #[tokio::test]
-async fn ten_thousand_calls_go_over_few_connections() {
-    let origin = Origin::start(|stream| play(async move { stream.answer(200, "x") })).await;
-    let limits = "pool = { max_connections = 4, queue = 20000, queue_timeout = \"60s\" }";
-    let gateway = gateway(&[&origin], limits).await;
-    let mut tasks = Vec::new();
-    for _ in 0..20 {
-        let address = gateway.address("web");
-        tasks.push(tokio::spawn(async move {
-            let mut client = Client::connect(address).await;
-            for _ in 0..5 {
-                let mut answers = Vec::new();
-                for _ in 0..100 {
-                    answers.push(client.begin(Request::get("http://a/").body(()).unwrap(), true).await.0);
-                }
-                for answer in answers {
-                    assert_eq!(finish(answer).await.status, 200);
-                }
-            }
-        }));
-    }
-    for task in tasks {
-        task.await.unwrap();
-    }
-    assert_eq!(origin.streams(), 10_000);
-    assert!(origin.connections() <= 4, "{}", origin.connections());
-}
-
-#[tokio::test]
 async fn a_refused_stream_is_tried_on_another_endpoint_whatever_its_method() {
     let refusing = Origin::start(|stream| play(async move { stream.reset(Reason::REFUSED_STREAM) })).await;
     let taking = Origin::start(|mut stream: Stream| {

@@ -65,11 +65,8 @@ async fn the_way_to_the_proxy_may_be_under_tls() {
     let origin = Origin::start(Reply::ok("through TLS")).await;
     let authority = Authority::new("authority of this test");
     let (chain, key) = authority.leaf(&["localhost"]).write(&scratch, "proxy");
-    let tables = format!(
-        "[certificates.own]\nchain = \"{}\"\nkey = \"{}\"\n",
-        chain.display(),
-        key.display()
-    );
+    let tables =
+        format!("[certificates.own]\nchain = \"{}\"\nkey = \"{}\"\n", chain.display(), key.display());
     let document = document(LOOPBACK, &tables)
         .replace("[listeners.proxy]\n", "[listeners.proxy]\ntls = { certificates = [\"own\"] }\n");
     let gateway = Gateway::start(&document).await;

@@ -51,6 +51,12 @@ enum Verdict {
     Wrong,
 }
 
+impl Verdict {
+    fn of(is_right: bool) -> Verdict {
+        if is_right { Verdict::Right } else { Verdict::Wrong }
+    }
+}
+
 /// Checks passwords. One for the process.
 pub struct Verifier {
     keyed: Hmac<Sha256>,
@@ -159,7 +165,7 @@ impl Verifier {
                     let permits = self.turn().await?;
                     let (hash, password) = (Arc::clone(hash), Box::<[u8]>::from(password));
                     tokio::task::spawn_blocking(move || {
-                        flight.land(if hash.is_of(&password) { Verdict::Right } else { Verdict::Wrong }, now);
+                        flight.land(Verdict::of(hash.is_of(&password)), now);
                         drop(permits);
                     });
                     // It ends without a word only by a panic in a library, which would come again.

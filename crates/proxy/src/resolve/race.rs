@@ -76,10 +76,9 @@ where
         let more = waiting.len() > 0;
         let mut pause = pin!(head_start());
         let step = poll_fn(|cx| {
-            for index in 0..running.len() {
-                match running[index].as_mut().poll(cx) {
-                    Poll::Pending => {}
-                    Poll::Ready(result) => return Poll::Ready(Some((index, result))),
+            for (index, dial) in running.iter_mut().enumerate() {
+                if let Poll::Ready(result) = dial.as_mut().poll(cx) {
+                    return Poll::Ready(Some((index, result)));
                 }
             }
             if more { pause.as_mut().poll(cx).map(|()| None) } else { Poll::Pending }

@@ -46,6 +46,7 @@ struct Session {
 }
 
 /// What the loop of a connection has learnt.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are streams, and none is kept")]
 enum Event {
     Stream(http::Request<RecvStream>, SendResponse<Bytes>),
     /// The client has closed, in order or not.
