@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::config::Protocol;
 use super::connection::{Connection, Dial, Origin, Place, Pool, Spoken, open, place};
-use super::http2::{self, Ends, Joined, Opening, Slot};
+use super::http2::{self, Ends, Joined, Opening, Slot, Waiter};
 use super::{Events, Local};
 use crate::facts::Scheme;
 use crate::failure::Failure;
@@ -54,8 +54,8 @@ impl Reach<'_> {
         let http1 = || pool.take(now, care).map(Way::Http1);
         match self.local.shared.policy.protocol {
             Protocol::Http1 => http1(),
-            Protocol::Http2 => pool.http2.take(now).map(Way::Http2),
-            Protocol::Auto => pool.http2.take(now).map(Way::Http2).or_else(http1),
+            Protocol::Http2 => pool.http2.take().map(Way::Http2),
+            Protocol::Auto => pool.http2.take().map(Way::Http2).or_else(http1),
         }
     }
 
@@ -87,53 +87,67 @@ impl Reach<'_> {
         let way = match way {
             Some(way) => Way::Http1(way),
             // It speaks HTTP/2 since now.
-            None => self.look(self.world.clock.now(), Care::Usual).ok_or(Failure::ConnectFailed)?,
+            None => return Box::pin(self.together(Care::Usual)).await,
         };
         Ok((way, Origin::Fresh))
     }
 
     async fn together(&self, care: Care) -> Result<(Way, Origin), Failure> {
         let pool = &self.pool().http2;
+        let waiter = pool.wait();
+        if let Some(slot) = waiter.given() {
+            return Ok(self.shared(slot));
+        }
         let mut joined: Option<Joined> = None;
         loop {
-            if let Some(way) = self.look(self.world.clock.now(), care) {
-                let origin = if joined.is_some() { Origin::Fresh } else { Origin::Reused };
-                return Ok((way, origin));
-            }
             match joined.as_ref().map(Joined::ended) {
                 // It is still being opened.
                 Some(None) => {}
                 Some(Some(Err(failure))) => return Err(failure),
                 Some(Some(Ok(()))) if self.pool().agreed.get() == Some(Spoken::Http1) => {
-                    return Box::pin(self.alone()).await;
+                    drop(waiter);
+                    return match self.look(self.world.clock.now(), care) {
+                        Some(way) => Ok((way, Origin::Fresh)),
+                        None => Box::pin(self.alone()).await,
+                    };
                 }
-                // Nobody opens one for us, or others were faster on the one that was opened.
+                // Nobody opens one for us, or others came before us on the one that was opened.
                 Some(Some(Ok(()))) | None => {
                     joined = pool.join();
                     if joined.is_none() {
-                        match self.place_or_way(care).await? {
+                        match self.place_or_slot(&waiter).await? {
                             Found::Place(place) => joined = Some(self.begin(place)),
-                            Found::Way(way) => return Ok((way, Origin::Reused)),
+                            Found::Slot(slot) => return Ok(self.shared(slot)),
                         }
                     }
                 }
             }
-            pool.changed().await;
+            if let Some(slot) = waiter.wait().await {
+                return Ok(self.shared(slot));
+            }
         }
     }
 
+    /// Counts what others use, too.
+    fn shared(&self, slot: Slot) -> (Way, Origin) {
+        let origin = slot.origin;
+        if origin == Origin::Reused {
+            self.local.endpoint_cells[self.index].reused.add(1);
+        }
+        (Way::Http2(slot), origin)
+    }
+
     /// Waits for a place among the endpoint's connections, or on one of them.
-    async fn place_or_way(&self, care: Care) -> Result<Found, Failure> {
+    async fn place_or_slot(&self, waiter: &Waiter) -> Result<Found, Failure> {
         let mut place = pin!(self.place());
         loop {
             tokio::select! {
                 biased;
+                slot = waiter.wait() => match slot {
+                    Some(slot) => return Ok(Found::Slot(slot)),
+                    None => continue,
+                },
                 place = &mut place => return Ok(Found::Place(place?)),
-                () = self.pool().http2.changed() => {
-                    if let Some(way) = self.look(self.world.clock.now(), care) {
-                        return Ok(Found::Way(way));
-                    }
-                }
             }
         }
     }
@@ -156,9 +170,10 @@ impl Reach<'_> {
     }
 }
 
+/// What was there first.
 enum Found {
     Place(Option<Place>),
-    Way(Way),
+    Slot(Slot),
 }
 
 /// What a task that opens a connection needs.

@@ -19,7 +19,7 @@ use super::{Policy, Pool};
 use crate::facts::Scheme;
 use crate::failure::Failure;
 use crate::stream::Stream;
-use crate::upstream::connection::Place;
+use crate::upstream::connection::{Origin, Place};
 use crate::world::World;
 
 /// What the crate says the endpoint allows before the endpoint has said anything: no endpoint can say this.
@@ -32,6 +32,8 @@ pub struct Connection {
     scheme: Scheme,
     /// Exchanges on it.
     open: Cell<usize>,
+    /// Whether it has carried one already.
+    origin: Cell<Origin>,
     /// When it was connected.
     pub(super) born: Instant,
     /// When it was seen idle first; the sweep notes it.
@@ -87,6 +89,7 @@ impl Connection {
             requests: RefCell::new(requests),
             scheme,
             open: Cell::new(0),
+            origin: Cell::new(Origin::Fresh),
             born,
             idle_since: Cell::new(None),
         })
@@ -111,7 +114,8 @@ impl Connection {
     pub(super) fn slot(self: &Rc<Self>, pool: &Rc<Pool>) -> Slot {
         self.open.set(self.open.get() + 1);
         self.idle_since.set(None);
-        Slot { connection: Rc::clone(self), pool: Rc::clone(pool) }
+        let origin = self.origin.replace(Origin::Reused);
+        Slot { connection: Rc::clone(self), pool: Rc::clone(pool), origin }
     }
 }
 
@@ -119,6 +123,8 @@ impl Connection {
 pub struct Slot {
     connection: Rc<Connection>,
     pool: Rc<Pool>,
+    /// Whether the connection carried an exchange before.
+    pub origin: Origin,
 }
 
 impl Slot {

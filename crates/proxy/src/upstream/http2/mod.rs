@@ -1,13 +1,15 @@
 //! HTTP/2 with endpoints: connections that carry several exchanges (`connection`), which of them takes the
-//! next one (`pool`), and what people may say about both (`config`).
+//! next one (`pool`, `queue`), and what people may say about both (`config`).
 
 pub mod config;
 mod connection;
 mod ping;
 mod pool;
+mod queue;
 
 pub use config::{Config, Policy};
 pub(super) use connection::handshake;
 pub use connection::{Connection, Slot};
 pub use pool::Pool;
 pub(super) use pool::{Ends, Joined, Opening};
+pub(super) use queue::Waiter;

@@ -1,7 +1,7 @@
 //! The HTTP/2 connections of one worker to one endpoint: which takes the next exchange, and who waits.
 //!
 //! Promise: requests that come together share a connection, also one that is still being opened; another one
-//! is opened when all places are taken. A place that becomes free goes to who waits.
+//! is opened when all places are taken. A place that becomes free goes to who has waited longest.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client;
-use tokio::sync::Notify;
 
 use super::connection::{drive, pinger};
+use super::queue::{Queue, Waiter};
 use super::{Connection, Policy, Slot};
 use crate::facts::Scheme;
 use crate::failure::Failure;
@@ -33,9 +33,7 @@ pub struct Pool {
     /// How many exchanges the last connection allowed: what one that is being opened is expected to allow.
     expected: Cell<usize>,
     /// Requests that wait for a place here.
-    waiting: Cell<usize>,
-    /// A place is free, or a connection was opened or could not be.
-    changed: Notify,
+    queue: Rc<Queue>,
 }
 
 /// The two halves of a connection: for whoever sends requests, and for the task that moves its frames.
@@ -86,8 +84,7 @@ impl Pool {
             connections: RefCell::default(),
             dials: RefCell::default(),
             expected: Cell::new(usize::MAX),
-            waiting: Cell::new(0),
-            changed: Notify::new(),
+            queue: Rc::default(),
         })
     }
 
@@ -112,7 +109,7 @@ impl Pool {
     /// Somebody waits for a connection: closes those that carry nothing, unless it is ours who wait. Who waited
     /// may have been served meanwhile.
     pub fn shed(&self) {
-        if self.waiting.get() == 0 && self.live.waiting.load(Ordering::Relaxed) > 0 {
+        if self.queue.is_empty() && self.live.waiting.load(Ordering::Relaxed) > 0 {
             self.clear();
         }
     }
@@ -124,29 +121,48 @@ impl Pool {
 
     /// Closes what has been idle too long; what is too old takes no more.
     pub fn sweep(&self, now: Instant) {
-        let idle = self.times.get().idle;
+        let times = self.times.get();
         self.connections.borrow_mut().retain(|connection| {
             let since = connection.idle_since.get().unwrap_or(now);
             connection.idle_since.set((connection.open() == 0).then_some(since));
-            now.saturating_duration_since(since) < idle && self.takes(connection, now)
+            let age = now.saturating_duration_since(connection.born);
+            now.saturating_duration_since(since) < times.idle
+                && times.age.is_none_or(|most| age < most)
+                && connection.is_usable()
         });
     }
 
-    fn takes(&self, connection: &Connection, now: Instant) -> bool {
-        let age = now.saturating_duration_since(connection.born);
-        self.times.get().age.is_none_or(|most| age < most) && connection.is_usable()
+    /// A place on a connection that has one, when nobody waits for it.
+    pub(in crate::upstream) fn take(self: &Rc<Self>) -> Option<Slot> {
+        if self.queue.is_empty() { self.free() } else { None }
     }
 
-    /// A place on a connection that has one.
-    pub(in crate::upstream) fn take(self: &Rc<Self>, now: Instant) -> Option<Slot> {
+    fn free(self: &Rc<Self>) -> Option<Slot> {
         let mut connections = self.connections.borrow_mut();
         let most = self.policy.get().max_streams;
         loop {
             let found = connections.iter().position(|one| one.open() < most.min(one.allowed()))?;
-            if self.takes(&connections[found], now) {
+            if connections[found].is_usable() {
                 return Some(connections[found].slot(self));
             }
             connections.remove(found);
+        }
+    }
+
+    /// Joins those who wait for a place.
+    pub(in crate::upstream) fn wait(self: &Rc<Self>) -> Waiter {
+        let waiter = self.queue.join();
+        self.serve();
+        waiter
+    }
+
+    /// Hands free places to those who wait.
+    fn serve(self: &Rc<Self>) {
+        while !self.queue.is_empty() {
+            let Some(slot) = self.free() else { return };
+            if self.queue.give(slot).is_some() {
+                return;
+            }
         }
     }
 
@@ -166,10 +182,11 @@ impl Pool {
     }
 
     /// Notes that it was opened, or how it failed; all who wait look again.
-    pub(in crate::upstream) fn end(&self, dial: &Rc<Opening>, result: Result<(), Failure>) {
+    pub(in crate::upstream) fn end(self: &Rc<Self>, dial: &Rc<Opening>, result: Result<(), Failure>) {
         dial.ended.set(Some(result));
         self.dials.borrow_mut().retain(|other| !Rc::ptr_eq(other, dial));
-        self.changed.notify_waiters();
+        self.serve();
+        self.queue.stir();
     }
 
     /// Takes a connection that was opened.
@@ -187,34 +204,20 @@ impl Pool {
         self.connections.borrow_mut().push(connection);
     }
 
-    /// Waits until it is worth looking again.
-    pub(in crate::upstream) async fn changed(&self) {
-        struct Waits<'a>(&'a Cell<usize>);
-        impl Drop for Waits<'_> {
-            fn drop(&mut self) {
-                self.0.set(self.0.get() - 1);
-            }
-        }
-        self.waiting.set(self.waiting.get() + 1);
-        let _waits = Waits(&self.waiting);
-        self.changed.notified().await;
-    }
-
     /// A place on `connection` is free.
-    pub(super) fn freed(&self, connection: &Rc<Connection>) {
-        if self.waiting.get() > 0 {
-            self.changed.notify_one();
+    pub(super) fn freed(self: &Rc<Self>, connection: &Rc<Connection>) {
+        if !self.queue.is_empty() {
+            self.serve();
         } else if connection.open() == 0 && self.live.waiting.load(Ordering::Relaxed) > 0 {
             // Another worker waits for a connection: this one makes room for it.
             self.remove(|other| Rc::ptr_eq(other, connection));
         }
     }
 
-    /// A connection is over.
+    /// A connection is over. Who waits has a connection that is being opened, or waits for the place that this
+    /// one had.
     pub(super) fn forget(&self, connection: &Weak<Connection>) {
         self.remove(|other| std::ptr::eq(Rc::as_ptr(other), connection.as_ptr()));
-        // Who waited for a place on it must look for another.
-        self.changed.notify_waiters();
     }
 
     fn remove(&self, which: impl Fn(&Rc<Connection>) -> bool) {
