@@ -112,7 +112,7 @@ async fn health_checks_go_over_tls_too() {
 }
 
 mod with_peers {
-    use sluice_testkit::{Peer, free_port};
+    use sluice_testkit::{Peer, free_port, own_loopback};
 
     use super::*;
 
@@ -120,20 +120,21 @@ mod with_peers {
     async fn nginx_is_spoken_to_over_tls_and_without() {
         let trust = Trust::new();
         let (chain, key) = trust.authority.leaf(&["127.0.0.1"]).write(&trust.scratch, "nginx");
-        let (secure, plain) = (free_port(), free_port());
+        let address = || std::net::SocketAddr::from((own_loopback(), free_port()));
+        let (secure, plain) = (address(), address());
         let server = format!(
-            "listen 127.0.0.1:{secure} ssl http2;\nlisten 127.0.0.1:{plain} http2;\n\
+            "listen {secure} ssl http2;\nlisten {plain} http2;\n\
              ssl_certificate {};\nssl_certificate_key {};\n\
              location / {{ return 200 \"$server_protocol $scheme $content_length\"; }}",
             chain.display(),
             key.display()
         );
         let _nginx = Peer::nginx(&server).await;
-        let gateway = trust.gateway(([127, 0, 0, 1], secure).into(), "").await;
+        let gateway = trust.gateway(secure, "").await;
         let answer = http1::post(gateway.address("web"), "/", "x".repeat(20_000)).await;
         assert_eq!(answer.text(), "HTTP/2.0 https 20000");
         let lines = Lines { upstream: "protocol = \"http2\"", ..Lines::default() };
-        let gateway = lines.start(&[([127, 0, 0, 1], plain).into()]).await;
+        let gateway = lines.start(&[plain]).await;
         assert_eq!(http1::get(gateway.address("web"), "/").await.text(), "HTTP/2.0 http ");
     }
 }
