@@ -5,7 +5,7 @@ use sluice_testkit::{Gateway, Origin, Reply, Scratch, Wire, eventually, http, sl
 use crate::setup::{Lines, base};
 
 /// "correct horse", with bcrypt's lowest cost.
-const HASH: &str = "$2b$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e";
+pub(crate) const HASH: &str = "$2b$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e";
 /// "pass:word".
 const OTHER_HASH: &str = "{SHA}JfOwpCDy5ASLqp0M24rdutzyYk8=";
 

@@ -257,21 +257,6 @@ async fn our_own_failures_are_statuses_too() {
 }
 
 #[tokio::test]
-async fn a_deadline_of_the_client_ends_the_call() {
-    let (gateway, seen) = start("").await;
-    let mut client = client(&gateway).await;
-    let mut request = Request::new(Bytes::from_static(b"x"));
-    // Only as metadata: the gateway must keep the time, not tonic.
-    request.metadata_mut().insert("grpc-timeout", "200m".parse().unwrap());
-    let status = within("the deadline", client.unary(request, method("Hold"), Raw)).await.unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded);
-    eventually("the service sees the end", async || {
-        (seen.cancelled.load(Ordering::SeqCst) == 1).then_some(())
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn a_call_that_the_client_cancels_is_cancelled_at_the_service() {
     let (gateway, seen) = start("").await;
     let mut client = client(&gateway).await;

@@ -27,6 +27,8 @@ mod forward;
 #[cfg(feature = "gateway")]
 mod grpc;
 #[cfg(feature = "gateway")]
+mod grpc_web;
+#[cfg(feature = "gateway")]
 mod guide;
 #[cfg(feature = "gateway")]
 mod handover;
@@ -42,6 +44,8 @@ mod observe;
 mod protocol;
 #[cfg(feature = "gateway")]
 mod proxy_protocol;
+#[cfg(feature = "gateway")]
+mod proxying;
 #[cfg(feature = "gateway")]
 mod reload;
 #[cfg(feature = "gateway")]

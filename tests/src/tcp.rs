@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use sluice_testkit::{
-    Gateway, ManualOrigin, Origin, Reply, Signal, Wire, eventually, free_port, http, within,
+    Gateway, ManualOrigin, Origin, Reply, Scratch, Signal, Wire, eventually, free_port, http, within,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -238,6 +238,7 @@ async fn places_are_limited_and_their_queue_too() {
     wait_failure(&gateway, "overloaded").await;
     drop(client);
     endpoint.expect_closed().await;
+    drop(endpoint);
     let (mut client, mut endpoint) = tunnel(&origin, &gateway).await;
     client.send("x").await;
     endpoint.expect("x").await;
@@ -291,10 +292,25 @@ async fn a_drain_does_not_wait_for_a_tunnel_beyond_its_deadline() {
     endpoint.expect_closed().await;
 }
 
+type Certificate = rustls::pki_types::CertificateDer<'static>;
+
 /// A TLS server that sends its name and closes.
 struct Named {
     address: SocketAddr,
-    certificate: rustls::pki_types::CertificateDer<'static>,
+    certificate: Certificate,
+}
+
+/// A TLS connection that asks for `name` and trusts this certificate.
+async fn secured(
+    gateway: SocketAddr,
+    name: &'static str,
+    certificate: &Certificate,
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    connector.connect(name.try_into().unwrap(), TcpStream::connect(gateway).await?).await
 }
 
 impl Named {
@@ -312,11 +328,7 @@ impl Named {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    let Ok(mut tls) = acceptor.accept(stream).await else { return };
-                    let _ = tls.write_all(name.as_bytes()).await;
-                    let _ = tls.shutdown().await;
-                });
+                tokio::spawn(say(acceptor.accept(stream), name));
             }
         });
         Named { address, certificate }
@@ -324,12 +336,7 @@ impl Named {
 
     /// What a client that asks for `name`, and trusts this server's certificate, is told.
     async fn ask(&self, gateway: SocketAddr, name: &'static str) -> std::io::Result<String> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.certificate.clone()).unwrap();
-        let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let stream = TcpStream::connect(gateway).await?;
-        let mut tls = connector.connect(name.try_into().unwrap(), stream).await?;
+        let mut tls = secured(gateway, name, &self.certificate).await?;
         let mut told = String::new();
         tls.read_to_string(&mut told).await?;
         Ok(told)
@@ -360,4 +367,82 @@ async fn tls_passes_through_to_the_endpoint_of_its_server_name() {
     // A route asks for a name, so the client's first bytes are waited for, but not for ever.
     Wire::connect(address).await.expect_closed().await;
     wait_failure(&gateway, "client-timeout").await;
+}
+
+#[tokio::test]
+async fn tls_ends_at_a_listener_that_has_a_certificate() {
+    let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
+    let files = Scratch::new();
+    let chain = files.write("chain.pem", made.cert.pem());
+    let key = files.write("key.pem", made.signing_key.serialize_pem());
+    let (named, other) = (ManualOrigin::start().await, ManualOrigin::start().await);
+    let more = format!(
+        "[certificates.db]\nchain = \"{}\"\nkey = \"{}\"\n\n\
+         [[routes]]\nname = \"named\"\nmatch = {{ listeners = [\"db\"], sni = [\"db.example\"] }}\n\
+         forward = {{ upstream = \"named\" }}\n\n[upstreams.named]\nendpoints = [\"{}\"]\n",
+        chain.display(),
+        key.display(),
+        named.address()
+    );
+    let lines = Tcp { listener: "tls = { certificates = [\"db\"] }", more: &more, ..Tcp::default() };
+    let gateway = lines.start(&[other.address()]).await;
+    let certificate = made.cert.der().clone();
+    let connecting = secured(gateway.address("db"), "db.example", &certificate);
+    let mut client = within("the handshake", connecting).await.unwrap();
+    let mut endpoint = named.accept().await;
+    endpoint.send("greeting").await;
+    let mut read = [0; 8];
+    within("bytes", client.read_exact(&mut read)).await.unwrap();
+    assert_eq!(&read, b"greeting");
+    client.write_all(b"in plain").await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(endpoint.read_to_end().await, b"in plain");
+    endpoint.send("answer").await;
+    drop(endpoint);
+    let mut rest = Vec::new();
+    within("the end", client.read_to_end(&mut rest)).await.unwrap();
+    assert_eq!(rest, b"answer");
+    Wire::connect(gateway.address("db")).await.send("no TLS").await.expect_closed().await;
+}
+
+mod with_peers {
+    use sluice_testkit::{Peer, Program};
+
+    use super::*;
+
+    /// What a client program says when it has asked through the gateway.
+    async fn said(program: &str, arguments: &str, gateway: &Gateway, more: &[&str]) -> String {
+        let port = gateway.address("db").port().to_string();
+        let arguments = arguments.split(' ').chain([port.as_str()]).chain(more.iter().copied());
+        let ended = Program::at(program).arguments(arguments).finish().await;
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        ended.stdout.trim().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_redis_client_is_served() {
+        let redis = Peer::redis().await;
+        let gateway = Tcp::default().start(&[redis.address()]).await;
+        let value = "v".repeat(100_000);
+        let client = "-h 127.0.0.1 -p";
+        assert_eq!(said("redis-cli", client, &gateway, &["set", "key", &value]).await, "OK");
+        assert_eq!(said("redis-cli", client, &gateway, &["get", "key"]).await, value);
+    }
+
+    #[tokio::test]
+    async fn a_mariadb_client_is_served_by_a_server_that_speaks_first() {
+        let mariadb = Peer::mariadb().await;
+        let gateway = Tcp::default().start(&[mariadb.address()]).await;
+        let client = "--no-defaults --protocol=tcp --skip-ssl -h 127.0.0.1 -N -P";
+        let asked = ["-e", "select 6 * 7, length(repeat('x', 1000000))"];
+        assert_eq!(said("mariadb", client, &gateway, &asked).await, "42\t1000000");
+    }
+}
+
+/// Says its name to who has shaken hands, and closes.
+async fn say(handshake: tokio_rustls::Accept<TcpStream>, name: &'static str) {
+    if let Ok(mut tls) = handshake.await {
+        let _ = tls.write_all(name.as_bytes()).await;
+        let _ = tls.shutdown().await;
+    }
 }

@@ -202,7 +202,8 @@ async fn upstream(shop: &Shop, address: std::net::SocketAddr, tls: &str) -> Gate
 async fn endpoints_are_verified_by_name_and_authority() {
     let origin = Origin::start(Script::each(|_| Reply::ok("inside"))).await;
     let shop = Shop::new();
-    let own = format!("ca = \"{}\"", shop.scratch.file("ca.crt").display());
+    let ca = format!("ca = \"{}\"", shop.scratch.file("ca.crt").display());
+    let own = format!("{ca}, sni = \"127.0.0.1\"");
     let serve = async |leaf: &Leaf| Server::before(origin.address(), server_config(leaf)).await;
     let good = serve(&shop.authority.leaf(&["127.0.0.1", "in.example"])).await;
     let ask = async |address, tls: &str| {
@@ -211,13 +212,16 @@ async fn endpoints_are_verified_by_name_and_authority() {
         if answer.status == 200 { "inside".to_owned() } else { answer.code() }
     };
     assert_eq!(ask(good.address(), &own).await, "inside");
-    assert_eq!(ask(good.address(), &format!("{own}, sni = \"in.example\"")).await, "inside");
-    assert_eq!(ask(good.address(), &format!("{own}, sni = \"out.example\"")).await, "upstream-tls-failed");
-    assert_eq!(ask(good.address(), "").await, "upstream-tls-failed", "the system knows no such authority");
+    assert_eq!(ask(good.address(), &format!("{ca}, sni = \"in.example\"")).await, "inside");
+    assert_eq!(ask(good.address(), &format!("{ca}, sni = \"out.example\"")).await, "upstream-untrusted");
+    assert_eq!(ask(good.address(), &ca).await, "upstream-untrusted", "the endpoint's host is the name");
+    assert_eq!(ask(good.address(), "").await, "upstream-untrusted", "the system knows no such authority");
     assert_eq!(ask(good.address(), "verify = false").await, "inside");
     let expired = serve(&shop.authority.expired(&["127.0.0.1"])).await;
-    assert_eq!(ask(expired.address(), &own).await, "upstream-tls-failed");
-    assert_eq!(ask(origin.address(), &own).await, "upstream-tls-failed", "plain HTTP where TLS is expected");
+    assert_eq!(ask(expired.address(), &own).await, "upstream-untrusted");
+    // It waits for a request to end, we for a hello.
+    let plain = ask(origin.address(), &format!("{own} }}\ntimeouts = {{ connect = \"300ms\"")).await;
+    assert_eq!(plain, "connect-timeout", "plain HTTP where TLS is expected");
 }
 
 #[tokio::test]
@@ -226,7 +230,7 @@ async fn an_endpoint_may_ask_who_we_are() {
     let shop = Shop::new();
     let leaf = shop.authority.leaf(&["127.0.0.1"]);
     let strict = Server::before(origin.address(), server_config_for_clients(&leaf, &shop.authority)).await;
-    let own = format!("ca = \"{}\"", shop.scratch.file("ca.crt").display());
+    let own = format!("ca = \"{}\", sni = \"127.0.0.1\"", shop.scratch.file("ca.crt").display());
     let gateway = upstream(&shop, strict.address(), &format!("{own}, certificate = \"client\"")).await;
     assert_eq!(http::get(gateway.address("web"), "/").await.text(), "inside");
     let anonymous = upstream(&shop, strict.address(), &own).await;

@@ -25,8 +25,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failed> {
             return Err("tests need them; `--without-peers` leaves those tests out and counts them".into());
         }
     }
-    // End-to-end tests run the real program; cargo does not build it for them.
-    run_step(&mut cargo(["build", "--locked", "--package", "sluice"]))?;
+    // End-to-end tests run the real program; cargo does not build it for them. The whole workspace, because one
+    // package alone would have its dependencies built once more, with fewer features.
+    run_step(&mut cargo(["build", "--locked", "--workspace"]))?;
     let mut tests = cargo(["test", "--locked", "--workspace", "--no-fail-fast", "--"]);
     tests.args(&filters).env("SLUICE_BINARY", built("debug", "sluice"));
     if without_peers {

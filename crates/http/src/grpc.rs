@@ -81,7 +81,7 @@ pub fn is_server_error(status: &[u8]) -> bool {
 pub const DEADLINE_EXCEEDED: &[u8] = b"4";
 
 /// The gRPC status that a client makes of an HTTP status, where an answer has no grpc-status.
-pub const fn status_of(http: u16) -> u16 {
+pub const fn status_of(http: u16) -> u8 {
     match http {
         400 => 13,
         401 => 16,

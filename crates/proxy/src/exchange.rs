@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_http::RequestHead;
+use sluice_http::{Method, RequestHead, Version};
 
 use crate::facts::{Facts, Params, Scheme};
 use crate::failure::Failure;
@@ -26,6 +26,33 @@ pub struct Client {
     pub listener: Arc<str>,
     /// What its TLS handshake with us said; None: the connection is plain.
     pub tls: Option<Arc<Secured>>,
+}
+
+/// How a request names what it is for (RFC 9112 section 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetForm {
+    /// With Host alone: it is for this gateway.
+    Origin,
+    /// "http://host/path", or HTTP/2, where every request names its authority.
+    Http,
+    /// "https://host/path".
+    Https,
+    /// "host:port": CONNECT.
+    Authority,
+}
+
+impl TargetForm {
+    /// The form of a request as it came.
+    pub fn of(head: &RequestHead) -> TargetForm {
+        let target = head.target();
+        match target.split_once("://") {
+            _ if head.method == Method::Connect => TargetForm::Authority,
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => TargetForm::Http,
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => TargetForm::Https,
+            _ if head.version == Version::Http2 => TargetForm::Http,
+            _ => TargetForm::Origin,
+        }
+    }
 }
 
 /// What this gateway is for an exchange's client.
@@ -60,6 +87,15 @@ impl Outcome {
     }
 }
 
+/// How a gRPC-Web client reads and writes bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcWeb {
+    /// As they are: `application/grpc-web`.
+    Binary,
+    /// In base64: `application/grpc-web-text`.
+    Text,
+}
+
 /// How long the phases took, from the first byte of the request; zero when a phase was not reached.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Phases {
@@ -82,6 +118,8 @@ pub struct Exchange {
     pub reached: Option<SocketAddr>,
     /// When its first byte arrived.
     pub started: Instant,
+    /// How it named what it is for.
+    pub form: TargetForm,
     /// The normalised path it was matched by.
     pub path: String,
     /// The route's name; empty before one is found.
@@ -114,6 +152,8 @@ pub struct Exchange {
     pub allow: String,
     /// Which credentials are asked for, for 401 and 407 (RFC 9110 section 11.6.1).
     pub challenge: Arc<str>,
+    /// What the client of a gRPC-Web request that was translated to gRPC reads.
+    pub grpc_web: Option<GrpcWeb>,
 }
 
 impl Exchange {
@@ -125,6 +165,7 @@ impl Exchange {
             request_id,
             reached: None,
             started,
+            form: TargetForm::Origin,
             path: String::new(),
             route: Arc::clone(&none),
             route_index: None,
@@ -141,6 +182,7 @@ impl Exchange {
             sent: 0,
             allow: String::new(),
             challenge: none,
+            grpc_web: None,
         }
     }
 

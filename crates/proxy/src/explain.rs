@@ -8,11 +8,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use sluice_http::{FieldName, NameId, RequestHead};
+use sluice_http::{FieldName, Method, NameId, RequestHead};
 use sluice_traffic::Rng;
 use sluice_traffic::balance::{Balancer, Member, View};
 
 use crate::action::Action;
+use crate::action::forward_proxy::{ForwardProxy, destination, rules::Kind};
 use crate::config::document::Protocol;
 use crate::config::model::{Model, Route};
 use crate::exchange::{Client, Exchange};
@@ -53,7 +54,14 @@ struct Then {
 enum Does {
     Respond,
     Redirect,
-    Forward { upstream: String, balance: &'static str, endpoints: Vec<EndpointPolicy>, pick: Option<usize> },
+    /// What the rules say of the destination.
+    ForwardProxy(String),
+    Forward {
+        upstream: String,
+        balance: &'static str,
+        endpoints: Vec<EndpointPolicy>,
+        pick: Option<usize>,
+    },
 }
 
 /// Answers a question about a model.
@@ -79,9 +87,12 @@ pub fn explain(model: &Model, question: &Question<'_>, clock: Clock) -> Result<A
         |failure: Failure| format!("the path is refused: {} {}", failure.row().status, failure.code());
     exchange.path = path.map_err(refused)?.into_owned();
     let now = clock.unix().as_secs();
-    let routing = model.table.explain(&exchange.facts(&head), now);
-    let then = match model.table.find(&exchange.facts(&head), now) {
-        Lookup::Found { route, .. } => Some(then(&model.routes[route], model)),
+    let table = model
+        .table_for(head.method)
+        .ok_or("no route has the action forward_proxy: CONNECT is refused with 405")?;
+    let routing = table.explain(&exchange.facts(&head), now);
+    let then = match table.find(&exchange.facts(&head), now) {
+        Lookup::Found { route, .. } => Some(then(&model.routes[route], model, (&head, scheme))),
         _ => None,
     };
     Ok(Answer { routing, then })
@@ -100,7 +111,8 @@ fn request(args: &Question<'_>) -> Result<RequestHead, String> {
     if FieldName::new(args.method).is_none() {
         return Err(format!("`{}` is not a method", args.method));
     }
-    let mut head = RequestHead::new(args.method, &target);
+    let target = if args.method == "CONNECT" { authority } else { &target };
+    let mut head = RequestHead::new(args.method, target);
     head.fields.append(NameId::Host, authority.as_bytes());
     for line in args.fields {
         let field =
@@ -117,10 +129,28 @@ fn request(args: &Question<'_>) -> Result<RequestHead, String> {
     Ok(head)
 }
 
-fn then(route: &Route, model: &Model) -> Then {
+/// What the rules say of where a request wants to go. What names resolve to is not known here.
+fn decision(proxy: &ForwardProxy, head: &RequestHead, scheme: Scheme) -> String {
+    let authority = head.authority();
+    // Clients ask for a tunnel to what is under TLS.
+    let kind =
+        if head.method == Method::Connect || scheme == Scheme::Https { Kind::Connect } else { Kind::Plain };
+    let with_port = format!("{authority}:443");
+    let to = destination(authority, kind).or_else(|| destination(&with_port, kind));
+    let Some(to) = to else { return format!("`{authority}` is not a destination") };
+    let known = crate::resolve::known(to.host).and_then(|known| known.ok()?.first().copied());
+    let decision = match known {
+        Some(address) => proxy.rules.decide(to, address).to_string(),
+        None => proxy.rules.explain_name(to),
+    };
+    format!("{}:{} {decision}", to.host, to.port)
+}
+
+fn then(route: &Route, model: &Model, (head, scheme): (&RequestHead, Scheme)) -> Then {
     let action = match &route.action {
         Action::Respond(_) => Does::Respond,
         Action::Redirect(_) => Does::Redirect,
+        Action::ForwardProxy(proxy) => Does::ForwardProxy(decision(proxy, head, scheme)),
         Action::Forward(forward) => {
             let (name, policy) = &model.upstreams[forward.upstream];
             Does::Forward {
@@ -143,6 +173,10 @@ impl fmt::Display for Answer {
         match &then.action {
             Does::Respond => writeln!(f, "action    respond"),
             Does::Redirect => writeln!(f, "action    redirect"),
+            Does::ForwardProxy(decision) => {
+                writeln!(f, "action    forward_proxy")?;
+                writeln!(f, "rules     {decision}")
+            }
             Does::Forward { upstream, balance, endpoints, pick } => {
                 writeln!(f, "action    forward to upstream `{upstream}` ({balance})")?;
                 for endpoint in endpoints {
@@ -171,6 +205,9 @@ impl Answer {
         let then = self.then.as_ref().map(|then| match &then.action {
             Does::Respond => json!({ "filters": then.filters, "action": "respond" }),
             Does::Redirect => json!({ "filters": then.filters, "action": "redirect" }),
+            Does::ForwardProxy(decision) => {
+                json!({ "filters": then.filters, "action": "forward_proxy", "rules": decision })
+            }
             Does::Forward { upstream, balance, endpoints, pick } => json!({
                 "filters": then.filters,
                 "action": "forward",

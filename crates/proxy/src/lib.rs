@@ -32,6 +32,7 @@ pub mod problem;
 pub mod protocol;
 pub mod relay;
 pub mod request_id;
+pub mod resolve;
 pub mod route;
 pub mod snapshot;
 pub mod sockets;

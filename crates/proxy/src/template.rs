@@ -77,6 +77,7 @@ const PLAIN: &[(&str, Fact)] = &[
     ("target", Fact::Target),
     ("tls.cipher", Fact::Tls(TlsFact::Cipher)),
     ("tls.client.dns", Fact::Tls(TlsFact::Dns)),
+    ("tls.client.email", Fact::Tls(TlsFact::Email)),
     ("tls.client.fingerprint", Fact::Tls(TlsFact::Fingerprint)),
     ("tls.client.issuer", Fact::Tls(TlsFact::Issuer)),
     ("tls.client.serial", Fact::Tls(TlsFact::Serial)),
@@ -366,7 +367,9 @@ mod tests {
     #[test]
     fn an_error_says_what_to_write() {
         let list = "(there are: authority, client, host, listener, method, path, port, query, request_id, route, \
-                    scheme, target, header.NAME, cookie.NAME, query.NAME, param.NAME)";
+                    scheme, target, tls.cipher, tls.client.dns, tls.client.email, tls.client.fingerprint, \
+                    tls.client.issuer, tls.client.serial, tls.client.subject, tls.client.uri, tls.sni, tls.version, \
+                    header.NAME, cookie.NAME, query.NAME, param.NAME)";
         for (text, expected) in [
             ("{hots}", format!("there is no variable `{{hots}}` - did you mean `{{host}}`? {list}")),
             ("{id}", format!("there is no variable `{{id}}` {list}")),

@@ -301,6 +301,11 @@ impl Sender {
         flush(&mut self.outbox, cx)
     }
 
+    /// Whether all that was pulled has left, and more of the body is to come.
+    pub fn waits_for_body(&self) -> bool {
+        self.state == State::Body && self.outbox.is_empty()
+    }
+
     /// Gives up on what is left.
     pub fn fail(&mut self) {
         self.state = State::Failed;

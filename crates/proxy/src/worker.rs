@@ -15,6 +15,7 @@ use sluice_http::RequestHead;
 use sluice_traffic::breaker::Change;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::action::forward_proxy::outward::Outward;
 use crate::config::model::ListenerPolicy;
 use crate::gateway::Gateway;
 use crate::listener::LocalListener;
@@ -70,6 +71,8 @@ pub struct Running {
     pub routes: Vec<Arc<RouteCells>>,
     /// Counters of exchanges without a route.
     pub unrouted: Arc<RouteCells>,
+    /// The part of forward proxying, where a route does that.
+    pub outward: Option<Rc<Outward>>,
     /// Where exchanges are logged, if they are.
     pub log: Option<RefCell<LogWriter>>,
     listeners: HashMap<Arc<str>, Rc<LocalListener>>,
@@ -87,7 +90,12 @@ impl Running {
             let tls = snapshot.tls.server(&policy.name);
             Rc::new(LocalListener::new(policy, bound, tls, (registry, index)))
         };
+        let outward = snapshot.model.connect.is_some().then(|| {
+            let before = before.and_then(|before| before.outward.as_ref());
+            Outward::new(&snapshot.model.dns, before, || registry.upstream(index, "forward_proxy"))
+        });
         Running {
+            outward,
             upstreams: snapshot.upstreams.iter().map(local).collect(),
             routes: snapshot.model.routes.iter().map(|route| registry.route(index, &route.name)).collect(),
             names: snapshot.model.routes.iter().map(|route| Arc::from(&*route.name)).collect(),
@@ -155,6 +163,7 @@ impl Worker {
             names: Vec::new(),
             routes: Vec::new(),
             unrouted: gateway.registry.route(index, ""),
+            outward: None,
             log: None,
             listeners: HashMap::new(),
         };
@@ -223,7 +232,7 @@ impl Worker {
             }
             Order::Shed(live) => {
                 for upstream in &self.running().upstreams {
-                    upstream.pools.iter().filter(|pool| pool.serves(&live)).for_each(|pool| pool.clear());
+                    upstream.pools.iter().filter(|pool| pool.serves(&live)).for_each(|pool| pool.shed());
                 }
             }
             // The loop that reads the mailbox ends with it.
@@ -274,6 +283,9 @@ impl Worker {
         self.world.set_wall();
         let now = self.world.clock.now();
         self.running.borrow().upstreams.iter().for_each(|upstream| upstream.sweep(now));
+        if let Some(outward) = &self.running.borrow().outward {
+            outward.sweep(now);
+        }
         self.flush();
     }
 

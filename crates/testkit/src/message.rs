@@ -266,7 +266,8 @@ pub(crate) fn request_ends(fields: &Fields) -> Ends {
 
 /// How the body of an answer to `method` ends (RFC 9112 section 6.3).
 pub(crate) fn answer_ends(method: &str, status: u16, fields: &Fields) -> Ends {
-    if method == "HEAD" || status < 200 || status == 204 || status == 304 {
+    let tunnel = method == "CONNECT" && (200..300).contains(&status);
+    if method == "HEAD" || status < 200 || status == 204 || status == 304 || tunnel {
         return Ends::Here;
     }
     framing(fields).unwrap_or(Ends::AtClose)

@@ -76,6 +76,21 @@ impl Peer {
         Peer::start("python3", &arguments, port, scratch).await
     }
 
+    /// Python's http.server with the files of a directory, under TLS with this chain and key.
+    pub async fn python_tls(directory: &Path, chain: &Path, key: &Path) -> Peer {
+        const SERVER: &str = "import functools, http.server, ssl, sys\n\
+            handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[2])\n\
+            server = http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), handler)\n\
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
+            context.load_cert_chain(sys.argv[3], sys.argv[4])\n\
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)\n\
+            server.serve_forever()";
+        let (scratch, port) = (Scratch::new(), free_port());
+        let [directory, chain, key] = [directory, chain, key].map(|path| path.display().to_string());
+        let arguments = ["-u", "-c", SERVER, &port.to_string(), &directory, &chain, &key];
+        Peer::start("python3", &arguments, port, scratch).await
+    }
+
     /// Redis, empty and without a file. Its client speaks first: `redis-cli -h HOST -p PORT`.
     pub async fn redis() -> Peer {
         let (scratch, port) = (Scratch::new(), free_port().to_string());

@@ -90,16 +90,23 @@ impl Reader {
             None if self.adapted.admin.as_ref() == Some(&curl.authority) => self.gateway.admin(),
             None => panic!("nothing listens on {}", curl.authority),
         };
+        let (mut address, mut target, mut authority) = (address, curl.target.clone(), curl.authority.clone());
+        if let Some(proxy) = &curl.proxy {
+            // Through a proxy the real address stands in the target.
+            authority = address.to_string();
+            target = format!("http://{authority}{target}");
+            address = self.gateway.address(&self.adapted.listeners[proxy]);
+        }
         let mut fields = curl.fields.clone();
         if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-            fields.push(("Host".into(), curl.authority.clone()));
+            fields.push(("Host".into(), authority));
         }
         if let Some(jar) = curl.reads.as_ref().and_then(|jar| self.jars.get(jar)) {
             let cookies: Vec<_> = jar.iter().map(|(name, value)| format!("{name}={value}")).collect();
             fields.push(("Cookie".into(), cookies.join("; ")));
         }
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let answer = http::request(address, &curl.method, &curl.target, &fields, curl.body.as_bytes()).await;
+        let answer = http::request(address, &curl.method, &target, &fields, curl.body.as_bytes()).await;
         if let Some(jar) = &curl.writes {
             for line in answer.fields.all("set-cookie") {
                 let pair = line.split(';').next().unwrap_or_default();

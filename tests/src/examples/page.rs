@@ -30,6 +30,8 @@ pub(super) struct Curl {
     pub(super) target: String,
     pub(super) fields: Vec<(String, String)>,
     pub(super) body: String,
+    /// The proxy it goes through.
+    pub(super) proxy: Option<String>,
     /// Cookie jars.
     pub(super) reads: Option<String>,
     pub(super) writes: Option<String>,
@@ -134,6 +136,7 @@ fn curl(words: &[String]) -> Curl {
             "-X" => curl.method = next(),
             "-c" => curl.writes = Some(next()),
             "-d" => curl.body = next(),
+            "-x" => curl.proxy = Some(next()),
             "-b" => match next() {
                 cookies if cookies.contains('=') => curl.fields.push(("Cookie".into(), cookies)),
                 jar => curl.reads = Some(jar),

@@ -105,8 +105,8 @@ async fn failures_of_the_gateway_are_statuses_of_grpc() {
     .await;
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let more = format!(
-        "[[routes]]\nname = \"gone\"\nmatch = {{ path = \"/gone\" }}\nforward = {{ upstream = \"gone\" }}\n\
-         [[routes]]\nname = \"get\"\nmatch = {{ path = \"/get\", methods = [\"GET\"] }}\nforward = {{ upstream = \"app\" }}\n\
+        "[[routes]]\nname = \"gone\"\nmatch = {{ path = \"/gone\", hosts = [\"a.example\"] }}\nforward = {{ upstream = \"gone\" }}\n\
+         [[routes]]\nname = \"get\"\nmatch = {{ path = \"/get\", hosts = [\"a.example\"], methods = [\"GET\"] }}\nforward = {{ upstream = \"app\" }}\n\
          [upstreams.gone]\nendpoints = [\"{gone}\"]\nprotocol = \"http2\"\n"
     );
     let lines = Lines {
@@ -128,11 +128,10 @@ async fn calls_that_end_with_unavailable_open_the_breaker_as_5xx_do() {
     for in_trailers in [true, false] {
         let origin = Origin::start(move |stream: Stream| {
             play(async move {
+                let fields = [("content-type", "application/grpc"), ("grpc-status", "14")];
                 match in_trailers {
                     true => reply(stream, b"", "14"),
-                    false => {
-                        stream.fields(200, &[("content-type", "application/grpc"), ("grpc-status", "14")]);
-                    }
+                    false => stream.fields(200, &fields),
                 }
             })
         })

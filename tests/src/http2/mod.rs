@@ -1,9 +1,10 @@
 //! HTTP/2 at the socket, from clients and towards endpoints.
 
-mod client;
+pub(crate) mod client;
 mod floods;
 mod grpc;
 mod origin;
 mod server;
 mod upstream;
+mod upstream_tls;
 mod with_peers;

@@ -11,7 +11,7 @@ use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
 use sluice_testkit::{eventually, within};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 /// A stream that arrived: its request, and the way back.
@@ -60,24 +60,7 @@ impl Origin {
                 let (socket, _) = listener.accept().await.unwrap();
                 let (builder, script, seen) = (builder.clone(), Arc::clone(&script), Arc::clone(&of_task));
                 let connection = seen.connections.fetch_add(1, Ordering::SeqCst) + 1;
-                tokio::spawn(async move {
-                    let Ok(mut accepted) = builder.handshake(socket).await else { return };
-                    let (leave, mut leaves) = mpsc::unbounded_channel();
-                    loop {
-                        tokio::select! {
-                            Some(()) = leaves.recv() => accepted.graceful_shutdown(),
-                            stream = accepted.accept() => {
-                                let Some(Ok((request, respond))) = stream else { return };
-                                seen.streams.fetch_add(1, Ordering::SeqCst);
-                                let (parts, body) = request.into_parts();
-                                seen.requests.lock().unwrap().push(parts.clone());
-                                let request = Request::from_parts(parts, body);
-                                let leave = leave.clone();
-                                tokio::spawn(script(Stream { request, respond, connection, leave }));
-                            }
-                        }
-                    }
-                });
+                tokio::spawn(serve(socket, builder, (script, seen, connection)));
             }
         });
         Origin { address, seen }
@@ -151,4 +134,28 @@ impl Stream {
 /// A script of an async block.
 pub(crate) fn play(future: impl Future<Output = ()> + Send + 'static) -> Played {
     Box::pin(future)
+}
+
+/// Plays the script for every stream of a connection.
+async fn serve<F: Fn(Stream) -> Played>(
+    socket: TcpStream,
+    builder: Builder,
+    (script, seen, connection): (Arc<F>, Arc<Seen>, usize),
+) {
+    let Ok(mut accepted) = builder.handshake(socket).await else { return };
+    let (leave, mut leaves) = mpsc::unbounded_channel();
+    loop {
+        tokio::select! {
+            Some(()) = leaves.recv() => accepted.graceful_shutdown(),
+            stream = accepted.accept() => {
+                let Some(Ok((request, respond))) = stream else { return };
+                seen.streams.fetch_add(1, Ordering::SeqCst);
+                let (parts, body) = request.into_parts();
+                seen.requests.lock().unwrap().push(parts.clone());
+                let request = Request::from_parts(parts, body);
+                let leave = leave.clone();
+                tokio::spawn(script(Stream { request, respond, connection, leave }));
+            }
+        }
+    }
 }

@@ -198,7 +198,7 @@ async fn requests_that_come_together_share_one_connection() {
     for answer in answers {
         assert_eq!(finish(answer).await.status, 200);
     }
-    assert_eq!(gateway.metric("sluice_endpoint_connections_opened_total", &[]).await, 1.0);
+    assert_eq!(gateway.metric("sluice_upstream_connections_total", &["opened"]).await, 1.0);
 }
 
 #[tokio::test]
@@ -257,34 +257,6 @@ async fn a_limit_on_connections_makes_requests_wait_for_a_place_on_one() {
 }
 
 #[tokio::test]
-async fn ten_thousand_calls_go_over_few_connections() {
-    let origin = Origin::start(|stream| play(async move { stream.answer(200, "x") })).await;
-    let limits = "pool = { max_connections = 4, queue = 20000, queue_timeout = \"60s\" }";
-    let gateway = gateway(&[&origin], limits).await;
-    let mut tasks = Vec::new();
-    for _ in 0..20 {
-        let address = gateway.address("web");
-        tasks.push(tokio::spawn(async move {
-            let mut client = Client::connect(address).await;
-            for _ in 0..5 {
-                let mut answers = Vec::new();
-                for _ in 0..100 {
-                    answers.push(client.begin(Request::get("http://a/").body(()).unwrap(), true).await.0);
-                }
-                for answer in answers {
-                    assert_eq!(finish(answer).await.status, 200);
-                }
-            }
-        }));
-    }
-    for task in tasks {
-        task.await.unwrap();
-    }
-    assert_eq!(origin.streams(), 10_000);
-    assert!(origin.connections() <= 4, "{}", origin.connections());
-}
-
-#[tokio::test]
 async fn a_refused_stream_is_tried_on_another_endpoint_whatever_its_method() {
     let refusing = Origin::start(|stream| play(async move { stream.reset(Reason::REFUSED_STREAM) })).await;
     let taking = Origin::start(|mut stream: Stream| {
@@ -316,22 +288,28 @@ async fn other_resets_are_not_tried_again_when_the_method_is_not_idempotent() {
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 const GO_AWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// Waits for the HEADERS (type 1) of a request and goes away without having looked at it.
+async fn go_away(mut socket: tokio::net::TcpStream) {
+    socket.write_all(SETTINGS).await.unwrap();
+    let mut read = Vec::new();
+    while !read.windows(5).any(|window| matches!(window[3..], [1, 4 | 5])) {
+        if socket.read_buf(&mut read).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    socket.write_all(GO_AWAY).await.unwrap();
+    // To the end: closing with unread bytes would be a reset that overtakes the GOAWAY.
+    while socket.read_buf(&mut read).await.is_ok_and(|more| more > 0) {}
+}
+
 #[tokio::test]
 async fn a_request_behind_a_goaway_is_sent_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let leaving = listener.local_addr().unwrap();
     tokio::spawn(async move {
         loop {
-            let (mut socket, _) = listener.accept().await.unwrap();
-            socket.write_all(SETTINGS).await.unwrap();
-            // HEADERS (type 1) of the request: the endpoint has not looked at it.
-            let mut read = Vec::new();
-            while !read.windows(5).any(|window| window[3..] == [1, 4] || window[3..] == [1, 5]) {
-                if socket.read_buf(&mut read).await.unwrap_or(0) == 0 {
-                    break;
-                }
-            }
-            let _ = socket.write_all(GO_AWAY).await;
+            let (socket, _) = listener.accept().await.unwrap();
+            tokio::spawn(go_away(socket));
         }
     });
     let origin = Origin::start(|mut stream: Stream| {
@@ -378,12 +356,16 @@ async fn a_connection_that_goes_away_ends_its_streams_and_takes_no_new_ones() {
 
 #[tokio::test]
 async fn a_reset_half_way_through_an_answer_shows_as_an_answer_that_is_not_whole() {
-    let origin = Origin::start(|mut stream: Stream| {
+    let seen = Arc::new(Semaphore::new(0));
+    let half_way = Arc::clone(&seen);
+    let origin = Origin::start(move |mut stream: Stream| {
+        let half_way = Arc::clone(&half_way);
         play(async move {
             let head = Response::builder().status(200).body(()).unwrap();
             let mut back = stream.respond.send_response(head, false).unwrap();
             back.send_data(Bytes::from_static(b"half"), false).unwrap();
             if stream.request.uri().path() == "/reset" {
+                half_way.acquire().await.unwrap().forget();
                 back.send_reset(Reason::INTERNAL_ERROR);
             } else {
                 back.send_data(Bytes::new(), true).unwrap();
@@ -394,7 +376,9 @@ async fn a_reset_half_way_through_an_answer_shows_as_an_answer_that_is_not_whole
     let gateway = gateway(&[&origin], "").await;
     let mut wire = Wire::connect(gateway.address("web")).await;
     wire.send("GET /reset HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    assert!(wire.try_answer_to("GET").await.is_err());
+    wire.head().await;
+    seen.add_permits(1);
+    assert!(!wire.read_to_end().await.ends_with(b"0\r\n\r\n"), "the answer looks whole");
     assert_eq!(http1::get(gateway.address("web"), "/").await.text(), "half");
     assert_eq!(origin.connections(), 1);
 }

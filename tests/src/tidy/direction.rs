@@ -59,6 +59,7 @@ const STOREYS: &[&[&str]] = &[
         "line_file",
         "credentials",
         "request_id",
+        "resolve",
         "sockets",
         "stream",
         "wire",

@@ -14,7 +14,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failed> {
     let mut rest = arguments.to_vec();
     let check = flag(&mut rest, "--check");
     none_left(&rest)?;
-    run_step(&mut cargo(["build", "--locked", "--package", "sluice"]))?;
+    run_step(&mut cargo(["build", "--locked", "--workspace"]))?;
     let mut stale = Vec::new();
     for (file, text) in pages()? {
         let path = root().join(file);

@@ -342,7 +342,8 @@ mod tests {
     #[test]
     fn a_flood_below_its_rate_goes_on_for_ever() {
         let budgets = Budgets::default();
-        for (bytes, budget, _) in floods(&budgets) {
+        for (bytes, budget, _) in floods(&budgets).into_iter().filter(|(_, budget, _)| budget.per_second > 0)
+        {
             let mut watch = begun(&budgets);
             let every = SECOND / u64::from(budget.per_second) + 1;
             for count in 0..u64::from(budget.burst) * 3 {

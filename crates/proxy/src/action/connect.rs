@@ -120,7 +120,8 @@ async fn connect(
     let header = policy.proxy_protocol.map_or(Vec::new(), |version| version.connection(exchange));
     let how = Dial { connect: policy.timeouts.connect, header: &header };
     let shed = || scene.events.shed(&endpoint.live);
-    let dialed = dial(endpoint, &local.pools[choice.index], scene.world, &how, shed).await;
+    let of = (&*local.shared, choice.index);
+    let dialed = dial(of, &local.pools[choice.index], scene.world, &how, shed).await;
     let ended = scene.world.clock.now();
     let latency = ended.saturating_duration_since(started);
     attempt.note(dialed.as_ref().map(|_| (Came::Answer, latency)).map_err(|failure| *failure), ended);

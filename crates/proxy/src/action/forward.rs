@@ -11,17 +11,16 @@ use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sluice_http::h1::{self, Limits, Persist};
-use sluice_http::{Body, NameId, Request, RequestHead, Response, ResponseHead, Version, grpc};
+use sluice_http::h1::{self, Persist};
+use sluice_http::{NameId, Request, RequestHead, Response, Version, grpc};
 use sluice_traffic::retry::{self, Sent};
 use sluice_traffic::selection::Tried;
 
-use super::Scene;
 use super::record::{self, Patience};
+use super::{Acted, Scene};
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Retry};
 use crate::problem::{At, Problems};
-use crate::relay::End;
 use crate::stream::Care;
 use crate::upstream::Local;
 use crate::upstream::attempt;
@@ -29,7 +28,7 @@ use crate::upstream::connection::Origin;
 use crate::upstream::live::InFlight;
 use crate::upstream::pick::Choice;
 use crate::upstream::reach::Reach;
-use crate::upstream::send::{self, Answer, Lost, Scope, Terms};
+use crate::upstream::send::{self, ANSWER_LIMITS, Answer, Lost, Scope, Terms};
 use crate::value::Period;
 use crate::world::{Deadline, World};
 
@@ -133,14 +132,6 @@ impl Config {
     }
 }
 
-/// What forwarding gives: a response, or a tunnel to switch to.
-pub enum Forwarded {
-    /// A response.
-    Response(Response),
-    /// The endpoint switched protocols.
-    Switched(ResponseHead, Box<dyn End>),
-}
-
 /// One try at one endpoint, and what came of it.
 struct Attempt {
     choice: Choice,
@@ -156,7 +147,7 @@ impl Forward {
         scene: &Scene<'_>,
         exchange: &mut Exchange,
         request: &mut Request,
-    ) -> Result<Forwarded, Failure> {
+    ) -> Result<Acted, Failure> {
         let local = &scene.upstreams[self.upstream];
         exchange.upstream = Arc::clone(&local.name);
         let asked = grpc_timeout(&request.head);
@@ -200,7 +191,7 @@ impl Forward {
         exchange: &mut Exchange,
         request: &mut Request,
         (terms, tried): ((Persist, Option<Limit>), &mut Tried),
-    ) -> Result<Forwarded, Failure> {
+    ) -> Result<Acted, Failure> {
         let mut failed: Option<Attempt> = None;
         loop {
             let now = scene.world.clock.now();
@@ -276,7 +267,8 @@ impl Forward {
             let pooled = if stale_allowed { reach.pooled(now, care) } else { None };
             let (way, origin) = match pooled {
                 Some(way) => (way, Origin::Reused),
-                None => reach.connect(care).await.map_err(|failure| {
+                // Boxed: a TLS handshake has no room in exchanges that find a connection.
+                None => Box::pin(reach.connect(care)).await.map_err(|failure| {
                     // Nobody was reached.
                     Lost { failure, sent: Sent::Nothing, scope: Scope::Exchange }
                 })?,
@@ -289,8 +281,9 @@ impl Forward {
             let until = limit.as_ref().map(|limit| limit.pass_on(scene.world, &mut request.head, now));
             let terms = terms(scene, local, index, (now, total.clone(), until));
             let result = send::exchange(way, request, persist, guard, &terms).await;
-            let is_stale =
-                |lost| origin == Origin::Reused && is_whole(request, has_body) && may_resend(request, lost);
+            let is_stale = |lost: Lost| {
+                origin == Origin::Reused && is_whole(request, has_body) && lost.may_resend(request)
+            };
             match result {
                 Err(lost) if stale_allowed && is_stale(lost) => stale_allowed = false,
                 result => return result,
@@ -330,19 +323,19 @@ impl Forward {
         granted
     }
 
-    fn settle(&self, exchange: &mut Exchange, attempt: Attempt) -> Result<Forwarded, Failure> {
+    fn settle(&self, exchange: &mut Exchange, attempt: Attempt) -> Result<Acted, Failure> {
         match attempt.result {
             Err(lost) => Err(lost.failure),
             Ok(Answer::Switched(head, connection)) => {
                 exchange.outcome = Outcome::Completed;
-                Ok(Forwarded::Switched(head, connection))
+                Ok(Acted::Switched(head, connection))
             }
             Ok(Answer::Response(mut head, body)) => {
                 if let Some(cookie) = attempt.choice.cookie {
                     head.fields.append(NameId::SetCookie, cookie.as_bytes());
                 }
                 exchange.outcome = Outcome::Completed;
-                Ok(Forwarded::Response(Response { head, body }))
+                Ok(Acted::Response(Response { head, body }))
             }
         }
     }
@@ -371,9 +364,6 @@ fn grpc_timeout(head: &RequestHead) -> Option<Duration> {
     grpc::is_grpc(&head.fields).then(|| grpc::timeout(value)).flatten()
 }
 
-/// What an endpoint's answer head may look like: roomier than a client's request.
-const ANSWER_LIMITS: Limits = Limits { line: 64 * 1024, head: 128 * 1024, fields: 200 };
-
 fn terms<'a>(
     scene: &'a Scene<'_>,
     local: &'a Rc<Local>,
@@ -399,14 +389,6 @@ fn terms<'a>(
 /// another one.
 fn is_whole(request: &Request, has_body: bool) -> bool {
     !has_body || !request.body.is_empty()
-}
-
-/// Whether a request lost on a pooled connection may go out once more over a fresh one: the endpoint had
-/// closed it before it read the request, as far as can be told.
-fn may_resend(request: &Request, lost: Lost) -> bool {
-    (lost.failure, lost.scope) == (Failure::UpstreamReset, Scope::Connection)
-        && (lost.sent == Sent::Nothing
-            || (request.head.method.is_idempotent() && !matches!(request.body, Body::Stream(_))))
 }
 
 pub(super) fn class(failure: Failure) -> retry::Class {

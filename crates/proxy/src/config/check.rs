@@ -30,7 +30,10 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
     let listeners = check_listeners(document, &mut problems);
     let upstreams = check_upstreams(document, &mut problems);
     let certificates = certificates::check(document, &mut problems);
-    let (table, streams) = check_matches(document, &mut problems);
+    let (tables, streams) = check_matches(document, &mut problems);
+    let dns = (document.dns.as_ref())
+        .map(|config| config.check(&At::root().key("dns"), &mut problems))
+        .unwrap_or_default();
     let names: Vec<&str> = document.upstreams.keys().map(String::as_str).collect();
     let routes: Vec<_> = (document.routes.iter().enumerate())
         .filter_map(|(index, route)| {
@@ -40,7 +43,18 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
     let access_log = (document.access_log.as_ref())
         .and_then(|config| config.build(&At::root().key("access_log"), &mut problems));
     if problems.is_empty() {
-        return Ok(Model { listeners, table, streams, routes, upstreams, certificates, access_log });
+        let (table, connect) = tables;
+        return Ok(Model {
+            listeners,
+            table,
+            connect,
+            streams,
+            dns,
+            routes,
+            upstreams,
+            certificates,
+            access_log,
+        });
     }
     Err(problems)
 }
@@ -126,6 +140,15 @@ fn check_listener(
     }
     let tls =
         listener.tls.as_ref().and_then(|tls| tls.check(spoken(listener.protocol), &at.key("tls"), problems));
+    let asks_clients = listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
+    if listener.forwarded.client_certificate && !asks_clients {
+        problems
+            .add(
+                &at.key("forwarded").key("client_certificate"),
+                "this listener asks no client for a certificate",
+            )
+            .hint("tls = { certificates = [...], client_auth = { ca = \"clients.pem\" } }");
+    }
     Some(ListenerPolicy {
         name: Arc::from(name),
         place: check_place(listener, at, problems)?,
@@ -134,6 +157,7 @@ fn check_listener(
         forwarded: forwarded::Policy {
             trusted: listener.trusted_proxies.clone(),
             forwarded: listener.forwarded,
+            asks_clients,
         },
         protocol: listener.protocol,
         proxy_protocol: listener
@@ -150,7 +174,7 @@ fn check_listener(
         body_limit: limits.body.map_or(u64::MAX, |size| size.0),
         connections: limits.connections.unwrap_or(match listener.protocol {
             Protocol::Udp => 10_000,
-            Protocol::Http | Protocol::Tcp => u32::MAX,
+            Protocol::Http | Protocol::Tcp | Protocol::Socks5 => u32::MAX,
         }),
         datagram: size(limits.datagram, LONGEST_DATAGRAM).min(LONGEST_DATAGRAM),
         requests_per_connection: limits
@@ -210,7 +234,7 @@ const LONGEST_DATAGRAM: usize = 65_527;
 fn default_idle(protocol: Protocol) -> u64 {
     match protocol {
         Protocol::Http => 60,
-        Protocol::Tcp => 600,
+        Protocol::Tcp | Protocol::Socks5 => 600,
         Protocol::Udp => 30,
     }
 }
@@ -219,14 +243,14 @@ fn default_idle(protocol: Protocol) -> u64 {
 fn spoken(protocol: Protocol) -> Spoken {
     match protocol {
         Protocol::Http => Spoken::Http,
-        Protocol::Tcp | Protocol::Udp => Spoken::Bytes,
+        Protocol::Tcp | Protocol::Udp | Protocol::Socks5 => Spoken::Bytes,
     }
 }
 
 fn check_place(listener: &Listener, at: &At, problems: &mut Problems) -> Option<Place> {
     let address = problems.take(&at.key("address"), parse_address(&listener.address))?;
     let transport = match listener.protocol {
-        Protocol::Http | Protocol::Tcp => Transport::Stream,
+        Protocol::Http | Protocol::Tcp | Protocol::Socks5 => Transport::Stream,
         Protocol::Udp => Transport::Datagram,
     };
     if transport == Transport::Datagram && address.inet().is_none() {
@@ -292,7 +316,8 @@ fn check_upstreams(document: &Document, problems: &mut Problems) -> Vec<(Arc<str
         .collect()
 }
 
-fn check_matches(document: &Document, problems: &mut Problems) -> (Table, Streams) {
+/// The tables of HTTP requests and of CONNECT, and the routes of connections and flows.
+fn check_matches(document: &Document, problems: &mut Problems) -> ((Table, Option<Table>), Streams) {
     let at = At::root().key("routes");
     let mut names: HashMap<&str, usize> = HashMap::new();
     let (mut specs, mut streams) = (Vec::with_capacity(document.routes.len()), Vec::new());
@@ -330,33 +355,64 @@ fn check_matches(document: &Document, problems: &mut Problems) -> (Table, Stream
         streams.clear();
     }
     let streams = Streams::build(&specs, streams, &listeners, problems);
-    (table, streams)
+    ((table, connect_table(document, requests, &listeners)), streams)
+}
+
+/// The routes that CONNECT may take, if there are any. What is wrong with them is known from the table of all.
+fn connect_table(document: &Document, mut specs: Vec<RouteSpec<'_>>, listeners: &[&str]) -> Option<Table> {
+    let mut proxies = false;
+    for (spec, route) in specs.iter_mut().zip(&document.routes) {
+        proxies |= route.forward_proxy.is_some();
+        spec.enabled &= route.forward_proxy.is_some();
+    }
+    proxies.then(|| Table::build(&specs, listeners, &mut Problems::new()))
 }
 
 fn check_route(route: &RouteDocument, upstreams: &[&str], at: &At, problems: &mut Problems) -> Option<Route> {
     let filters: Vec<_> = (route.filters.iter().enumerate())
         .filter_map(|(index, config)| config.build(&at.key("filters").index(index), problems))
         .collect();
-    let action = match (&route.forward, &route.respond, &route.redirect) {
-        (Some(config), None, None) => {
-            Action::Forward(config.check(upstreams, &at.key("forward"), problems)?)
-        }
-        (None, Some(config), None) => Action::Respond(Respond::build(config, &at.key("respond"), problems)?),
-        (None, None, Some(config)) => {
-            Action::Redirect(Redirect::build(config, &at.key("redirect"), problems)?)
-        }
-        (None, None, None) => {
+    let action = check_action(route, upstreams, at, problems)?;
+    Some(Route { name: Arc::from(route.name.as_str()), filters, action })
+}
+
+fn check_action(
+    route: &RouteDocument,
+    upstreams: &[&str],
+    at: &At,
+    problems: &mut Problems,
+) -> Option<Action> {
+    let actions = [
+        route.forward.is_some(),
+        route.respond.is_some(),
+        route.redirect.is_some(),
+        route.forward_proxy.is_some(),
+    ];
+    match actions.iter().filter(|written| **written).count() {
+        1 => {}
+        0 => {
             problems
                 .add(at, format!("route `{}` does nothing", route.name))
-                .hint("give it exactly one action: forward, respond or redirect");
+                .hint("give it exactly one action: forward, respond, redirect or forward_proxy");
             return None;
         }
         _ => {
             problems
                 .add(at, format!("route `{}` has more than one action", route.name))
-                .hint("keep exactly one of forward, respond and redirect");
+                .hint("keep exactly one of forward, respond, redirect and forward_proxy");
             return None;
         }
-    };
-    Some(Route { name: Arc::from(route.name.as_str()), filters, action })
+    }
+    if let Some(config) = &route.forward {
+        return config.check(upstreams, &at.key("forward"), problems).map(Action::Forward);
+    }
+    if let Some(config) = &route.respond {
+        return Respond::build(config, &at.key("respond"), problems).map(Action::Respond);
+    }
+    if let Some(config) = &route.redirect {
+        return Redirect::build(config, &at.key("redirect"), problems).map(Action::Redirect);
+    }
+    let config = route.forward_proxy.as_ref()?;
+    let checked = config.check(&at.key("forward_proxy"), problems)?;
+    Some(Action::ForwardProxy(Box::new(checked)))
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::forwarded::Forwarded;
 use crate::value::{ByteSize, Network, Period};
-use crate::{action, filter, observe, route, tls, upstream};
+use crate::{action, filter, observe, resolve, route, tls, upstream};
 
 /// A Sluice configuration.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -28,6 +28,9 @@ pub struct Document {
     /// Certificates with their private keys, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub certificates: BTreeMap<String, tls::CertificateConfig>,
+    /// Where names are looked up, for the action forward_proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<resolve::Config>,
     /// One line for each exchange.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<observe::access_log::Config>,
@@ -162,13 +165,15 @@ pub struct ProxyProtocol {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
-    /// HTTP/1.0 and HTTP/1.1.
+    /// HTTP/1.0, HTTP/1.1 and HTTP/2.
     #[default]
     Http,
     /// Any protocol over TCP or a Unix socket: connections are passed on as they are.
     Tcp,
     /// Any protocol over UDP: the datagrams of one client address are a flow to one endpoint.
     Udp,
+    /// SOCKS 5: a CONNECT under the same routes as one over HTTP, for the action forward_proxy.
+    Socks5,
 }
 
 impl Protocol {
@@ -178,6 +183,7 @@ impl Protocol {
             Protocol::Http => "http",
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Socks5 => "socks5",
         }
     }
 }
@@ -230,7 +236,8 @@ pub struct ListenerLimits {
     pub requests_per_connection: Option<u32>,
 }
 
-/// What happens to which requests. Exactly one action stands in it: forward, respond or redirect.
+/// What happens to which requests. Exactly one action stands in it: forward, respond,
+/// redirect or forward_proxy.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -260,6 +267,9 @@ pub struct Route {
     /// Send the client elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<action::redirect::Config>,
+    /// Send it where the client says, as far as the rules allow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward_proxy: Option<action::forward_proxy::Config>,
 }
 
 fn yes() -> bool {

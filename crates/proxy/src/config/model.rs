@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_http::Method;
 use sluice_http::h1::Limits;
 
 use super::document::Protocol;
@@ -12,6 +13,7 @@ use crate::action::Action;
 use crate::filter;
 use crate::observe::access_log;
 use crate::pipeline::forwarded;
+use crate::resolve;
 use crate::route::{Streams, Table};
 use crate::sockets::Place;
 use crate::tls;
@@ -24,6 +26,10 @@ pub struct Model {
     pub listeners: Vec<Arc<ListenerPolicy>>,
     /// Finds routes of HTTP requests.
     pub table: Table,
+    /// Finds routes for CONNECT: those with the action forward_proxy, if there is one.
+    pub connect: Option<Table>,
+    /// Where names are looked up.
+    pub dns: resolve::Policy,
     /// Finds routes of connections and flows.
     pub streams: Streams,
     /// The routes, in the order written.
@@ -45,6 +51,14 @@ impl Model {
             certificates: self.certificates.iter().map(|(name, policy)| (name.as_str(), policy)).collect(),
             listeners: listeners.filter_map(|one| Some((&*one.name, one.tls.as_ref()?))).collect(),
             upstreams: upstreams.filter_map(|(name, one)| Some((&**name, one.tls.as_ref()?))).collect(),
+        }
+    }
+
+    /// What finds the routes of requests with this method; `None` when there can be none.
+    pub fn table_for(&self, method: Method) -> Option<&Table> {
+        match method {
+            Method::Connect => self.connect.as_ref(),
+            _ => Some(&self.table),
         }
     }
 }

@@ -18,7 +18,8 @@ pub(super) enum Kind {
 pub(super) fn check(document: &Document, route: &Route, at: &At, problems: &mut Problems) -> Kind {
     let protocol = |name: &String| document.listeners.get(name).map(|listener| listener.protocol);
     let protocols: Vec<Protocol> = route.matches.listeners.iter().filter_map(protocol).collect();
-    let streams = protocols.iter().filter(|&&protocol| protocol != Protocol::Http).count();
+    let streams =
+        protocols.iter().filter(|protocol| matches!(protocol, Protocol::Tcp | Protocol::Udp)).count();
     if streams == 0 {
         if !route.matches.sni.is_empty() {
             problems
@@ -69,7 +70,11 @@ fn check_actions(route: &Route, at: &At, problems: &mut Problems) {
             .add(&at.key("filters"), "filters work on HTTP requests only")
             .hint("who may connect can be said by the route: match = { source = [\"10.0.0.0/8\"] }");
     }
-    for (key, written) in [("respond", route.respond.is_some()), ("redirect", route.redirect.is_some())] {
+    for (key, written) in [
+        ("respond", route.respond.is_some()),
+        ("redirect", route.redirect.is_some()),
+        ("forward_proxy", route.forward_proxy.is_some()),
+    ] {
         if written {
             problems
                 .add(&at.key(key), "a connection can only be forwarded")

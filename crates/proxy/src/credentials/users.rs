@@ -60,9 +60,8 @@ impl Users {
         if name.is_empty() || name.contains(|c: char| c == ':' || c.is_control()) {
             return Err("a user's name is empty, or has a colon or control characters in it".to_owned());
         }
-        let place = match self.0.binary_search_by(|user| (*user.name).cmp(name)) {
-            Ok(_) => return Err(format!("user `{name}` stands here or elsewhere already")),
-            Err(place) => place,
+        let Err(place) = self.0.binary_search_by(|user| (*user.name).cmp(name)) else {
+            return Err(format!("user `{name}` stands here or elsewhere already"));
         };
         let hash = Hash::read(hash).map_err(|why: Unreadable| format!("the hash of user `{name}` {why}"))?;
         self.0.insert(place, User { name: name.into(), hash: Arc::new(hash) });

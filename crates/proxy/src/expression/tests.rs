@@ -256,7 +256,7 @@ const WRONG_NAMES: &[(&str, &str, &str)] = &[
     (
         "request.method == «GET»",
         "`GET` is not known here",
-        "there are: request, client, listener, route, params; a text stands in quotes",
+        "there are: request, client, listener, route, params, tls; a text stands in quotes",
     ),
     ("request.«header».x == \"1\"", "`request` has no member `header`", "did you mean `headers`?"),
     (

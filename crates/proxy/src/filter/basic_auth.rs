@@ -126,7 +126,7 @@ impl Filter for BasicAuth {
             lines.next().filter(|_| lines.next().is_none()).and_then(decode)
         };
         let admitted = match decoded.as_deref().and_then(claim) {
-            Some(claim) => self.admit(claim, exchange.started).await,
+            Some(claim) => Box::pin(self.admit(claim, exchange.started)).await,
             None => Err(Failure::Unauthenticated),
         };
         match admitted {
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(filter.verify("bob", b"pass:word", now).await, Ok("bob".into()));
         assert_eq!(filter.verify("bob", b"wrong", now).await, Err(Failure::Unauthenticated));
         let config: Config = toml_edit::de::from_str(&toml).unwrap();
-        assert_eq!(BasicAuth::files(&config), [file.0.clone()]);
+        assert_eq!(BasicAuth::files(&config), std::slice::from_ref(&file.0));
         let unloaded = BasicAuth::build(&config, &At::root(), &mut Problems::new()).unwrap();
         assert_eq!(unloaded.verify("bob", b"pass:word", now).await, Err(Failure::Internal));
     }

@@ -294,7 +294,7 @@ mod tests {
         let addresses = ["10.0.0.1", "192.0.2.200", "2001:db8::1", "2001:db8::2"];
         assert_eq!(permitted(&toml, &addresses), [true, true, true, false]);
         let config: Config = toml_edit::de::from_str(&toml).unwrap();
-        assert_eq!(IpAccess::files(&config), [file.0.clone()]);
+        assert_eq!(IpAccess::files(&config), std::slice::from_ref(&file.0));
 
         let empty = TextFile::new("no-networks", b"# nobody\n");
         assert_eq!(permitted(&format!("allow_file = '{}'", empty.0.display()), &["10.0.0.1"]), [false]);

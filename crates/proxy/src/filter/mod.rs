@@ -26,6 +26,7 @@ use crate::problem::{At, Problems};
 pub mod basic_auth;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod grpc_web;
 pub mod headers;
 pub mod ip_access;
 pub mod query_edits;
@@ -168,6 +169,8 @@ filters! {
     Headers => headers::Headers,
     /// Changes the path and the query that the endpoint sees.
     Rewrite => rewrite::Rewrite,
+    /// Translates gRPC-Web to gRPC and back.
+    GrpcWeb => grpc_web::Translate,
 }
 
 /// Builds a route's filters; `at` is the place of the list. `None` when a problem was added.
@@ -248,7 +251,7 @@ mod tests {
         let built = chain(
             "filters = [
                { basic_auth = { file = 'users' } }, { ip_access = { deny = ['192.0.2.1'] } },
-               { headers = {} }, { rewrite = { strip_prefix = '/a' } },
+               { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",
         );
         assert_eq!(built.iter().map(Built::name).collect::<Vec<_>>(), NAMES);

@@ -3,13 +3,13 @@
 use std::num::NonZeroU16;
 
 use bytes::Bytes;
-use h2::RecvStream;
-use h2::client::SendRequest;
 use http::HeaderMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::grpc::{self, Health};
 
+use super::dial::Line;
+use super::http2;
 use crate::address::Address;
 use crate::problem::{At, Problems};
 use crate::value::Period;
@@ -51,45 +51,27 @@ impl Config {
 
 impl Check {
     /// Asks once. The error says what was wrong, for operators.
-    pub(super) async fn ask(&self, address: &Address, name: &str, header: &[u8]) -> Result<(), String> {
-        let stream = super::dial::dial(address, header).await?;
-        // A Unix socket has no name that could stand in :authority.
-        let name = if address.inet().is_some() { name } else { "localhost" };
-        let mut builder = h2::client::Builder::new();
-        builder.enable_push(false).max_header_list_size(16 * 1024);
-        let begun = builder.handshake(stream).await;
-        let (requests, connection) = begun.map_err(|error| format!("HTTP/2: {error}"))?;
-        tokio::select! {
-            biased;
-            asked = self.ask_over(requests, name) => asked,
-            ended = connection => Err(match ended {
-                Err(error) => format!("HTTP/2: {error}"),
-                Ok(()) => "the connection closed before an answer".into(),
-            }),
-        }
-    }
-
-    async fn ask_over(&self, mut requests: SendRequest<Bytes>, name: &str) -> Result<(), String> {
-        let request = http::Request::post(format!("http://{name}/grpc.health.v1.Health/Check"))
+    pub(super) async fn ask(&self, address: &Address, name: &str, line: &Line) -> Result<(), String> {
+        let stream = line.dial(address).await?;
+        let request = http::Request::post(format!("{}://{name}/grpc.health.v1.Health/Check", line.scheme()))
             .version(http::Version::HTTP_2)
             .header(http::header::CONTENT_TYPE, "application/grpc")
             .header(http::header::TE, "trailers")
             .header(http::header::USER_AGENT, "sluice-health-check")
             .body(())
             .map_err(|error| format!("request: {error}"))?;
-        let broken = |error: h2::Error| format!("HTTP/2: {error}");
-        let (answer, mut stream) = requests.send_request(request, false).map_err(broken)?;
-        stream.send_data(Bytes::from(grpc::health_request(&self.service)), true).map_err(broken)?;
-        let (parts, mut stream) = answer.await.map_err(broken)?.into_parts();
-        if parts.status != http::StatusCode::OK {
-            return Err(format!("status {}", parts.status.as_u16()));
+        let body = Bytes::from(grpc::health_request(&self.service));
+        let answer = http2::exchange(stream, request, body, grpc::LONGEST_HEALTH + 1).await?;
+        if answer.head.status != http::StatusCode::OK {
+            return Err(format!("status {}", answer.head.status.as_u16()));
         }
-        if parts.headers.contains_key(STATUS) {
-            return succeeded(Some(&parts.headers));
+        if answer.head.headers.contains_key(STATUS) {
+            return succeeded(Some(&answer.head.headers));
         }
-        let body = read(&mut stream).await?;
-        succeeded(stream.trailers().await.map_err(broken)?.as_ref())?;
-        match grpc::health_status(&body).map_err(|invalid| format!("invalid answer: {invalid}"))? {
+        let health =
+            grpc::health_status(&answer.body).map_err(|invalid| format!("invalid answer: {invalid}"));
+        succeeded(answer.trailers.as_ref())?;
+        match health? {
             Health::Serving => Ok(()),
             Health::NotServing => Err("the service is not serving".into()),
             Health::Unknown | Health::ServiceUnknown => Err("the service's health is not known".into()),
@@ -108,19 +90,6 @@ fn succeeded(fields: Option<&HeaderMap>) -> Result<(), String> {
         Some(status) => Err(format!("grpc-status {}", String::from_utf8_lossy(status))),
         None => Err("the answer has no grpc-status".into()),
     }
-}
-
-async fn read(stream: &mut RecvStream) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(piece) = stream.data().await {
-        let piece = piece.map_err(|error| format!("HTTP/2: {error}"))?;
-        if body.len() + piece.len() > grpc::LONGEST_HEALTH {
-            return Err("the answer is longer than a health answer can be".into());
-        }
-        let _ = stream.flow_control().release_capacity(piece.len());
-        body.extend_from_slice(&piece);
-    }
-    Ok(body)
 }
 
 #[cfg(test)]

@@ -9,9 +9,11 @@ use sluice_http::h1::{self, Decoded, Decoder, Framing, Limits, Persist, Scanner}
 use sluice_http::{Method, NameId, RequestHead, ResponseHead};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::dial::{Line, Over};
+use super::http2;
 use crate::address::Address;
 use crate::problem::{At, Problems};
-use crate::stream::Socket;
+use crate::stream::Stream;
 use crate::value::Period;
 
 /// No more of a body than this is looked at.
@@ -80,30 +82,42 @@ impl Config {
 
 impl Check {
     /// Asks once. The error says what was wrong, for operators.
-    pub(super) async fn ask(&self, address: &Address, name: &str, header: &[u8]) -> Result<(), String> {
-        let mut stream = super::dial::dial(address, header).await?;
-        // A Unix socket has no name that could stand in Host.
-        let name = if address.inet().is_some() { name } else { "localhost" };
+    pub(super) async fn ask(&self, address: &Address, name: &str, line: &Line) -> Result<(), String> {
+        let mut stream = line.dial(address).await?;
+        if line.over == Over::Http2 {
+            return self.ask_http2(stream, name, line).await;
+        }
         stream.write_all(&self.request(name)).await.map_err(|error| format!("send: {error}"))?;
         let mut buffer = BytesMut::with_capacity(4096);
         let (head, framing) = read_answer(&mut stream, &mut buffer).await?;
-        let well = match self.status.is_empty() {
-            true => (200..400).contains(&head.status),
-            false => self.status.contains(&head.status),
-        };
-        if !well {
-            return Err(format!("status {}", head.status));
-        }
+        self.judge_status(head.status)?;
         match &self.body {
             None => Ok(()),
-            Some(text) => {
-                let body = read_body(&mut stream, &mut buffer, framing).await?;
-                match memchr::memmem::find(&body, text.as_bytes()) {
-                    Some(_) => Ok(()),
-                    None => Err("the body does not hold the expected text".into()),
-                }
-            }
+            Some(text) => holds(&read_body(&mut stream, &mut buffer, framing).await?, text),
         }
+    }
+
+    async fn ask_http2(&self, stream: Stream, name: &str, line: &Line) -> Result<(), String> {
+        let authority = self.host.as_deref().unwrap_or(name);
+        let request = http::Request::get(format!("{}://{authority}{}", line.scheme(), self.path))
+            .version(http::Version::HTTP_2)
+            .header(http::header::USER_AGENT, "sluice-health-check")
+            .header(http::header::ACCEPT, "*/*")
+            .body(())
+            .map_err(|error| format!("request: {error}"))?;
+        let most = if self.body.is_some() { BODY_CAP } else { 1 };
+        let mut answer = http2::exchange(stream, request, Bytes::new(), most).await?;
+        self.judge_status(answer.head.status.as_u16())?;
+        answer.body.truncate(BODY_CAP);
+        self.body.as_ref().map_or(Ok(()), |text| holds(&answer.body, text))
+    }
+
+    fn judge_status(&self, status: u16) -> Result<(), String> {
+        let well = match self.status.is_empty() {
+            true => (200..400).contains(&status),
+            false => self.status.contains(&status),
+        };
+        if well { Ok(()) } else { Err(format!("status {status}")) }
     }
 
     fn request(&self, name: &str) -> Vec<u8> {
@@ -117,8 +131,15 @@ impl Check {
     }
 }
 
+fn holds(body: &[u8], text: &str) -> Result<(), String> {
+    match memchr::memmem::find(body, text.as_bytes()) {
+        Some(_) => Ok(()),
+        None => Err("the body does not hold the expected text".into()),
+    }
+}
+
 /// The head of the answer; interim ones before it are passed over. The check's timeout bounds their number.
-async fn read_answer(stream: &mut Socket, buffer: &mut BytesMut) -> Result<(ResponseHead, Framing), String> {
+async fn read_answer(stream: &mut Stream, buffer: &mut BytesMut) -> Result<(ResponseHead, Framing), String> {
     loop {
         let head = read_head(stream, buffer).await?;
         let (head, framing) = h1::response(head, Method::Get, &Limits::default())
@@ -129,7 +150,7 @@ async fn read_answer(stream: &mut Socket, buffer: &mut BytesMut) -> Result<(Resp
     }
 }
 
-async fn read_head(stream: &mut Socket, buffer: &mut BytesMut) -> Result<Bytes, String> {
+async fn read_head(stream: &mut Stream, buffer: &mut BytesMut) -> Result<Bytes, String> {
     let mut scanner = Scanner::default();
     loop {
         let found = scanner.scan(buffer, &Limits::default());
@@ -142,7 +163,7 @@ async fn read_head(stream: &mut Socket, buffer: &mut BytesMut) -> Result<Bytes, 
     }
 }
 
-async fn read_body(stream: &mut Socket, buffer: &mut BytesMut, framing: Framing) -> Result<Vec<u8>, String> {
+async fn read_body(stream: &mut Stream, buffer: &mut BytesMut, framing: Framing) -> Result<Vec<u8>, String> {
     let mut decoder = Decoder::new(framing, &Limits::default());
     let mut body = Vec::new();
     while body.len() < BODY_CAP {

@@ -4,6 +4,7 @@
 mod dial;
 pub mod grpc;
 pub mod http;
+mod http2;
 pub mod monitor;
 pub mod tcp;
 

@@ -8,11 +8,14 @@ use sluice_traffic::Rng;
 use sluice_traffic::health::Tracker;
 use tokio::task::JoinHandle;
 
+use super::dial::{Line, Over};
 use super::{Check, Policy, tcp};
 use crate::address::Address;
 use crate::gateway::Gateway;
 use crate::snapshot::Snapshot;
-use crate::upstream::config::EndpointState;
+use crate::tls::Offer;
+use crate::upstream::Upstream;
+use crate::upstream::config::{EndpointState, Protocol};
 use crate::upstream::live::{Health, Live};
 use crate::upstream::proxy_header::ProxyProtocol;
 
@@ -34,8 +37,7 @@ struct Patient {
     upstream: Arc<str>,
     address: Arc<str>,
     addresses: Vec<Address>,
-    /// The PROXY header of our own connections, where endpoints want one.
-    header: Vec<u8>,
+    line: Line,
     live: Arc<Live>,
     policy: Policy,
 }
@@ -64,8 +66,10 @@ impl Monitor {
                         .set_health(Health::Unknown, self.gateway.clock.moment(self.gateway.clock.now()));
                     continue;
                 };
-                let header = upstream.policy.proxy_protocol.map_or(Vec::new(), ProxyProtocol::nobody);
-                let description = format!("{policy:?} {:?} {header:?}", endpoint.addresses);
+                let Some(line) = line(upstream, &endpoint.address, policy) else { continue };
+                let tls = line.tls.as_ref().map(|(config, _)| Arc::as_ptr(config));
+                let (over, header) = (line.over, &line.header);
+                let description = format!("{policy:?} {:?} {header:?} {over:?} {tls:?}", endpoint.addresses);
                 match before.remove(&key) {
                     Some(task) if task.description == description => {
                         self.tasks.insert(key, task);
@@ -79,7 +83,7 @@ impl Monitor {
                     upstream: Arc::clone(&upstream.name),
                     address: Arc::clone(&endpoint.address),
                     addresses: endpoint.addresses.clone(),
-                    header,
+                    line,
                     live: Arc::clone(&endpoint.live),
                     policy: policy.clone(),
                 };
@@ -94,6 +98,25 @@ impl Monitor {
     pub fn stop(&mut self) {
         self.tasks.drain().for_each(|(_, task)| task.handle.abort());
     }
+}
+
+/// How the endpoint at `address` is spoken to by this check.
+fn line(upstream: &Upstream, address: &str, policy: &Policy) -> Option<Line> {
+    let over = match upstream.policy.protocol {
+        Protocol::Http2 => Over::Http2,
+        Protocol::Http1 | Protocol::Auto => Over::Http1,
+    };
+    let offer = match (&policy.check, over) {
+        (Check::Grpc(_), _) | (_, Over::Http2) => Offer::Http2,
+        _ => Offer::Http1,
+    };
+    let tls = match &upstream.tls {
+        // A name that is none is a problem of the document.
+        Some(tls) => Some((Arc::clone(tls.config(offer)), tls.server_name(address)?)),
+        None => None,
+    };
+    let header = upstream.policy.proxy_protocol.map_or(Vec::new(), ProxyProtocol::nobody);
+    Some(Line { header, tls, over })
 }
 
 impl Patient {
@@ -116,13 +139,18 @@ impl Patient {
         }
     }
 
+    /// What stands for the endpoint where a name is wanted: a Unix socket has none.
+    fn host(&self, address: &Address) -> &str {
+        if address.inet().is_some() { &self.address } else { "localhost" }
+    }
+
     async fn ask(&self) -> Result<(), String> {
         let mut last = Err("no address".to_owned());
         for address in &self.addresses {
             last = match &self.policy.check {
-                Check::Tcp => tcp::check(address, &self.header).await,
-                Check::Http(check) => check.ask(address, &self.address, &self.header).await,
-                Check::Grpc(check) => check.ask(address, &self.address, &self.header).await,
+                Check::Tcp => tcp::check(address, &self.line).await,
+                Check::Http(check) => check.ask(address, self.host(address), &self.line).await,
+                Check::Grpc(check) => check.ask(address, self.host(address), &self.line).await,
             };
             if last.is_ok() {
                 break;

@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::dial::Line;
 use crate::address::Address;
 use crate::problem::{At, Problems};
 use crate::value::Period;
@@ -35,6 +36,6 @@ impl Config {
 }
 
 /// Connects and closes.
-pub(super) async fn check(address: &Address, header: &[u8]) -> Result<(), String> {
-    super::dial::dial(address, header).await.map(|_| ())
+pub(super) async fn check(address: &Address, line: &Line) -> Result<(), String> {
+    line.connect(address).await.map(|_| ())
 }

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use super::{LocalListener, proxy_header, secure};
 use crate::config::document::Protocol;
 use crate::facts::Scheme;
-use crate::protocol::{Arrival, http1, http2, tcp};
+use crate::protocol::{Arrival, http1, http2, socks5, tcp};
 use crate::stream::{Socket, Stream};
 use crate::tls::Server;
 use crate::wire::Link;
@@ -44,6 +44,7 @@ pub async fn arrive(
     let arrival = Arrival { worker, peer, scheme: Scheme::Http, tls: None };
     match listener.shared.protocol {
         Protocol::Tcp => Box::pin(tcp::serve(arrival, listener, link)).await,
+        Protocol::Socks5 => Box::pin(socks5::serve(arrival, listener, link)).await,
         // Datagrams come as no connection.
         Protocol::Http | Protocol::Udp => http1::serve(arrival, listener, link).await,
     }
@@ -63,6 +64,7 @@ async fn arrive_secured(
     let arrival = Arrival { worker, peer, scheme: Scheme::Https, tls: Some(secured) };
     match listener.shared.protocol {
         Protocol::Tcp => tcp::serve(arrival, listener, link).await,
+        Protocol::Socks5 => socks5::serve(arrival, listener, link).await,
         _ if speaks_http2 => http2::serve(arrival, listener, link).await,
         _ => http1::serve(arrival, listener, link).await,
     }

@@ -10,7 +10,7 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use sluice_http::{Fields, NameId, RequestHead, ResponseHead, Version, host_of};
+use sluice_http::{FieldName, Fields, NameId, RequestHead, ResponseHead, Version, host_of};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,11 +35,20 @@ pub struct Forwarded {
     pub via: bool,
     /// X-Request-Id, to the endpoint and back to the client. Default true.
     pub request_id: bool,
+    /// Client-Cert (RFC 9440): the certificate that the client has proved on this listener; it needs
+    /// `client_auth`. Default false.
+    pub client_certificate: bool,
 }
 
 impl Default for Forwarded {
     fn default() -> Self {
-        Forwarded { x_forwarded: true, rfc7239: false, via: true, request_id: true }
+        Forwarded {
+            x_forwarded: true,
+            rfc7239: false,
+            via: true,
+            request_id: true,
+            client_certificate: false,
+        }
     }
 }
 
@@ -52,6 +61,8 @@ pub struct Policy {
     /// otherwise X-Forwarded-For (and Forwarded when both are told and X-Forwarded-For is missing). A proxy
     /// that writes one of them passes the other one on as the client forged it.
     pub forwarded: Forwarded,
+    /// Whether the listener asks clients for certificates: then nobody else's word about them counts.
+    pub asks_clients: bool,
 }
 
 impl Policy {
@@ -171,6 +182,11 @@ pub fn apply(head: &mut RequestHead, exchange: &Exchange, policy: &Policy) {
     let peer = exchange.client.peer.ip().to_canonical();
     if !policy.trusts(peer) {
         head.fields.retain(|id, name, _| !speaks_of_client(id, name));
+    } else if policy.asks_clients {
+        head.fields.retain(|_, name, _| !speaks_of_certificate(name));
+    }
+    if policy.forwarded.client_certificate {
+        apply_client_cert(head, exchange);
     }
     // One buffer for everything that is not already bytes somewhere.
     let mut text = String::with_capacity(128);
@@ -195,6 +211,11 @@ pub fn apply(head: &mut RequestHead, exchange: &Exchange, policy: &Policy) {
     }
 }
 
+/// Removes what speaks of the client, whoever wrote it: for destinations that are not ours.
+pub fn say_nothing_of_client(head: &mut RequestHead) {
+    head.fields.retain(|id, name, _| !speaks_of_client(id, name));
+}
+
 /// Writes the request id into the fields of an answer, as the listener's policy says.
 pub fn apply_to_answer(head: &mut ResponseHead, exchange: &Exchange, policy: &Policy) {
     if policy.forwarded.request_id {
@@ -214,12 +235,32 @@ fn speaks_of_client(id: NameId, name: &[u8]) -> bool {
         | NameId::XForwardedProto
         | NameId::XRealIp => true,
         NameId::Other => {
-            let dashed = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
             let starts =
                 name.len() > PREFIX.len() && name.iter().map(dashed).zip(PREFIX).all(|(a, b)| a == *b);
-            starts || (name.len() == 9 && name.iter().map(dashed).eq(b"x-real-ip".iter().copied()))
+            starts || same(name, b"x-real-ip") || speaks_of_certificate(name)
         }
         _ => false,
+    }
+}
+
+/// Whether endpoints may take this field for our word about the client's certificate (RFC 9440 section 2).
+fn speaks_of_certificate(name: &[u8]) -> bool {
+    same(name, b"client-cert") || same(name, b"client-cert-chain")
+}
+
+/// Whether a name is this one in lower case, underscores counting as dashes.
+fn same(name: &[u8], known: &[u8]) -> bool {
+    name.len() == known.len() && name.iter().map(dashed).eq(known.iter().copied())
+}
+
+fn dashed(byte: &u8) -> u8 {
+    if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
+}
+
+fn apply_client_cert(head: &mut RequestHead, exchange: &Exchange) {
+    let client = exchange.client.tls.as_ref().and_then(|secured| secured.client.as_ref());
+    if let (Some(client), Some(name)) = (client, FieldName::new("Client-Cert")) {
+        head.fields.set(&name, client.client_cert().as_bytes());
     }
 }
 
@@ -314,12 +355,14 @@ fn push_address(text: &mut String, address: IpAddr) {
 mod tests {
     use super::*;
     use crate::filter::fixture::{exchange, name, request, values};
+    use crate::tls::Secured;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     fn policy(x_forwarded: bool, rfc7239: bool) -> Policy {
         let trusted = ["10.0.0.0/8", "2001:db8::/32"].map(|text| text.parse().unwrap());
         let forwarded = Forwarded { x_forwarded, rfc7239, ..Default::default() };
-        Policy { trusted: trusted.into(), forwarded }
+        Policy { trusted: trusted.into(), forwarded, asks_clients: false }
     }
 
     fn head(fields: &[(&str, &str)]) -> RequestHead {
@@ -425,6 +468,8 @@ mod tests {
             ("X-FORWARDED-User", "root"),
             ("x_forwarded_for", "198.51.100.1"),
             ("X-Real-IP", "198.51.100.1"),
+            ("Client-Cert", ":MAA=:"),
+            ("client_cert_chain", ":MAA=:"),
             ("X_Real_IP", "198.51.100.1"),
             ("Forwarded", "for=198.51.100.1"),
             ("X-Forwarded-Host", "evil.example"),
@@ -450,10 +495,42 @@ mod tests {
     }
 
     #[test]
+    fn the_certificate_a_client_has_proved_is_told_and_nobody_elses_word_about_it() {
+        let identity = crate::tls::Identity::of(&vec![0x30, 0x00].into());
+        let secured = Secured { client: Some(identity), ..Secured::default() };
+        let forged = [("client_cert", ":MAA=:"), ("Client-Cert-Chain", ":MAA=:"), ("X-Kept", "1")];
+        let told = |peer: &str, asks_clients, client_certificate, tls: &Secured| {
+            let mut policy = policy(false, false);
+            policy.asks_clients = asks_clients;
+            policy.forwarded.client_certificate = client_certificate;
+            let (mut head, mut exchange) = (head(&forged), exchange("/"));
+            exchange.client.peer.set_ip(peer.parse().unwrap());
+            exchange.client.tls = Some(Arc::new(tls.clone()));
+            apply(&mut head, &exchange, &policy);
+            let lines = ["client_cert", "Client-Cert-Chain", "Client-Cert"];
+            lines.map(|line| values(&head.fields, line).join(","))
+        };
+        let nobody = Secured::default();
+        let (stranger, proxy) = ("192.0.2.7", "10.0.0.1");
+        assert_eq!(told(stranger, false, false, &secured), ["", "", ""]);
+        assert_eq!(told(stranger, true, true, &secured), ["", "", ":MAA=:"]);
+        assert_eq!(told(proxy, true, true, &secured), ["", "", ":MAA=:"]);
+        assert_eq!(told(proxy, true, true, &nobody), ["", "", ""]);
+        assert_eq!(told(proxy, true, false, &secured), ["", "", ""]);
+        assert_eq!(told(proxy, false, false, &nobody), [":MAA=:", ":MAA=:", ""]);
+    }
+
+    #[test]
     fn what_is_not_told_is_still_not_forged() {
         let mut head = head(&[("X-Forwarded-For", "198.51.100.1"), ("Forwarded", "for=198.51.100.1")]);
-        let off = Forwarded { x_forwarded: false, rfc7239: false, via: false, request_id: false };
-        apply(&mut head, &exchange("/"), &Policy { trusted: Vec::new(), forwarded: off });
+        let off = Forwarded {
+            x_forwarded: false,
+            rfc7239: false,
+            via: false,
+            request_id: false,
+            client_certificate: false,
+        };
+        apply(&mut head, &exchange("/"), &Policy { forwarded: off, ..Policy::default() });
         assert_eq!(head.fields.len(), 1, "{:?}", head.fields);
     }
 

@@ -17,10 +17,9 @@ use hops::Hop;
 use problem_answer::Form;
 use sluice_http::{Method, NameId, Request, Response, ResponseHead};
 
-use crate::action::forward::Forwarded;
-use crate::action::{self, Action};
+use crate::action::{self, Acted, Action};
 use crate::config::model::Route;
-use crate::exchange::{Exchange, Outcome};
+use crate::exchange::{Exchange, Outcome, Role, TargetForm};
 use crate::failure::Failure;
 use crate::filter::{self, Flow};
 use crate::listener::LocalListener;
@@ -51,6 +50,9 @@ pub enum Handled {
 /// Handles a request. The request stays with the caller, so that what is left of its body can be dealt
 /// with after the answer. Cancel-safe in the sense that dropping it abandons the attempt at the endpoint.
 pub async fn handle(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Request) -> Handled {
+    if exchange.form == TargetForm::Origin {
+        exchange.form = TargetForm::of(&request.head);
+    }
     normalize::origin_form(&mut request.head);
     let route = match find(scene, exchange, request) {
         Ok(route) => route,
@@ -65,13 +67,13 @@ pub async fn handle(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Re
         Ok(Flow::Continue) => act(scene, route, exchange, request).await,
         Ok(Flow::Answer(response)) => {
             exchange.outcome = Outcome::Answered;
-            Ok(Forwarded::Response(response))
+            Ok(Acted::Response(response))
         }
         Err(failure) => Err(failure),
     };
     let mut response = match acted {
-        Ok(Forwarded::Switched(head, connection)) => return Handled::Switched(head, connection),
-        Ok(Forwarded::Response(response)) => response,
+        Ok(Acted::Switched(head, connection)) => return Handled::Switched(head, connection),
+        Ok(Acted::Response(response)) => response,
         Err(failure) => fail(scene, exchange, request, failure),
     };
     let mut left = entered.count;
@@ -104,22 +106,27 @@ fn limited(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Request) ->
 
 /// Normalises the path and finds the route.
 fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) -> Result<&'a Route, Failure> {
-    if request.head.method == Method::Connect {
-        // A tunnel to where the client likes is not for a gateway to open, nor for an endpoint behind it: its
-        // connection would be taken for one that can carry the next request.
-        return Err(Failure::MethodNotAllowed);
-    }
-    check_name(scene, exchange, request)?;
+    let named = check_name(scene, exchange, request);
     exchange.path = normalize::path(request.head.path())?.into_owned();
     hops::check_loop(&request.head)?;
     let model = &scene.running.snapshot.model;
     let now = scene.worker.world.unix(exchange.started).as_secs();
-    match model.table.find(&exchange.facts(&request.head), now) {
+    // A tunnel to where the client likes is only for routes that say so.
+    let table = model.table_for(request.head.method).ok_or(Failure::MethodNotAllowed)?;
+    let found = table.find(&exchange.facts(&request.head), now);
+    // A forward proxy is asked for names that are not its own.
+    if !matches!(found, Lookup::Found { route, .. } if model.routes[route].action.is_proxy()) {
+        named?;
+    }
+    match found {
         Lookup::Found { route, params } => {
             let found = &model.routes[route];
             exchange.params = params;
             exchange.route = Arc::clone(&scene.running.names[route]);
             exchange.route_index = Some(route);
+            if found.action.is_proxy() {
+                exchange.role = Role::Proxy;
+            }
             Ok(found)
         }
         Lookup::MethodNotAllowed { allow } => {
@@ -145,25 +152,25 @@ async fn act(
     route: &Route,
     exchange: &mut Exchange,
     request: &mut Request,
-) -> Result<Forwarded, Failure> {
+) -> Result<Acted, Failure> {
+    let events = scene.worker.events();
+    let action_scene = action::Scene {
+        world: &scene.worker.world,
+        upstreams: &scene.running.upstreams,
+        interim: scene.interim,
+        events: &events,
+        outward: scene.running.outward.as_deref(),
+    };
     match &route.action {
-        Action::Forward(forward) => {
-            let events = scene.worker.events();
-            let scene = action::Scene {
-                world: &scene.worker.world,
-                upstreams: &scene.running.upstreams,
-                interim: scene.interim,
-                events: &events,
-            };
-            forward.run(&scene, exchange, request).await
-        }
+        Action::Forward(forward) => forward.run(&action_scene, exchange, request).await,
+        Action::ForwardProxy(proxy) => Box::pin(proxy.run(&action_scene, exchange, request)).await,
         Action::Respond(respond) => {
             exchange.outcome = Outcome::Answered;
-            Ok(Forwarded::Response(respond.answer(exchange, &request.head)))
+            Ok(Acted::Response(respond.answer(exchange, &request.head)))
         }
         Action::Redirect(redirect) => {
             exchange.outcome = Outcome::Answered;
-            Ok(Forwarded::Response(redirect.answer(exchange, &request.head)))
+            Ok(Acted::Response(redirect.answer(exchange, &request.head)))
         }
     }
 }

@@ -8,8 +8,9 @@ use serde::Serialize;
 use sluice_http::{Body, NameId, RequestHead, Response, ResponseHead, grpc, reason_of};
 
 use super::forwarded::PSEUDONYM;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, GrpcWeb};
 use crate::failure::{Failure, Row};
+use crate::filter::grpc_web;
 
 /// In which form the client reads answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,11 +22,16 @@ pub enum Form {
     Html,
     /// A gRPC status, in a head without a body (Trailers-Only).
     Grpc,
+    /// A gRPC status as gRPC-Web has it, in the body, whether or not the request was translated.
+    GrpcWeb(GrpcWeb),
 }
 
 impl Form {
     /// The form that suits a request. To be asked before its head is given away.
     pub fn of(head: &RequestHead) -> Form {
+        if let Some(wanted) = grpc_web::wanted(head) {
+            return Form::GrpcWeb(wanted);
+        }
         if grpc::is_grpc(&head.fields) {
             return Form::Grpc;
         }
@@ -67,7 +73,13 @@ impl Likes {
 /// The answer to a failure. The caller closes the client's connection where the failure's row says so.
 pub fn answer(failure: Failure, exchange: &Exchange, form: Form) -> Response {
     let row = failure.row();
-    let mut head = ResponseHead::new(if form == Form::Grpc { 200 } else { row.status });
+    let form = match (form, exchange.grpc_web) {
+        // The head the form was read from has been translated since.
+        (Form::Grpc, Some(wanted)) => Form::GrpcWeb(wanted),
+        (form, _) => form,
+    };
+    let is_grpc = matches!(form, Form::Grpc | Form::GrpcWeb(_));
+    let mut head = ResponseHead::new(if is_grpc { 200 } else { row.status });
     let body = match form {
         Form::ProblemJson => {
             head.fields.append(NameId::ContentType, b"application/problem+json");
@@ -77,7 +89,7 @@ pub fn answer(failure: Failure, exchange: &Exchange, form: Form) -> Response {
             head.fields.append(NameId::ContentType, b"text/html; charset=utf-8");
             page(row, exchange)
         }
-        Form::Grpc => {
+        Form::Grpc | Form::GrpcWeb(_) => {
             head.fields.append(NameId::ContentType, b"application/grpc");
             head.fields.append(NameId::GrpcStatus, row.grpc.to_string().as_bytes());
             // The sentences are plain ASCII without "%": nothing in them needs gRPC's percent-encoding.
@@ -87,7 +99,11 @@ pub fn answer(failure: Failure, exchange: &Exchange, form: Form) -> Response {
     };
     append_fields(failure, row, exchange, &mut head);
     let body = if body.is_empty() { Body::Empty } else { Body::Full(Bytes::from(body)) };
-    Response { head, body }
+    let mut response = Response { head, body };
+    if let Form::GrpcWeb(wanted) = form {
+        grpc_web::to_web(&mut response, wanted);
+    }
+    response
 }
 
 fn append_fields(failure: Failure, row: &Row, exchange: &Exchange, head: &mut ResponseHead) {
@@ -168,6 +184,8 @@ fn page(row: &Row, exchange: &Exchange) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
     use crate::filter::fixture;
 
@@ -179,10 +197,11 @@ mod tests {
         Form::of(&head)
     }
 
-    fn body(response: &Response) -> &str {
+    fn body(response: &Response) -> Cow<'_, str> {
         match &response.body {
-            Body::Full(bytes) => std::str::from_utf8(bytes).unwrap(),
-            _ => "",
+            // The first bytes of a gRPC-Web frame are no text.
+            Body::Full(bytes) => String::from_utf8_lossy(bytes),
+            _ => Cow::Borrowed(""),
         }
     }
 
@@ -205,7 +224,9 @@ mod tests {
         for (content_type, expected) in [
             ("application/grpc", Form::Grpc),
             ("application/grpc+proto", Form::Grpc),
-            ("application/grpc-web", Form::ProblemJson),
+            ("application/grpc-web", Form::GrpcWeb(GrpcWeb::Binary)),
+            ("application/grpc-web-text+proto", Form::GrpcWeb(GrpcWeb::Text)),
+            ("application/grpcs", Form::ProblemJson),
         ] {
             assert_eq!(form(&[(NameId::ContentType, content_type)]), expected, "{content_type}");
         }
@@ -246,7 +267,7 @@ mod tests {
         for &failure in Failure::ALL {
             let row = failure.row();
             assert!(row.public.bytes().all(|byte| byte.is_ascii() && byte != b'%'), "{}", row.code);
-            for form in [Form::ProblemJson, Form::Html, Form::Grpc] {
+            for form in [Form::ProblemJson, Form::Html, Form::Grpc, Form::GrpcWeb(GrpcWeb::Binary)] {
                 let response = answer(failure, &fixture::exchange("/"), form);
                 let shown: Vec<&[u8]> = response.head.fields.iter().map(|(_, _, value)| value).collect();
                 let shown = format!("{} {}", String::from_utf8_lossy(&shown.join(&b'\n')), body(&response));
@@ -265,6 +286,26 @@ mod tests {
             fixture::values(&response.head.fields, "grpc-message"),
             ["The service did not answer in time."]
         );
+    }
+
+    #[test]
+    fn grpc_web_gets_its_status_in_the_body_translated_or_not() {
+        let mut translated = fixture::exchange("/");
+        translated.grpc_web = Some(GrpcWeb::Binary);
+        let untranslated = fixture::exchange("/");
+        let form = Form::GrpcWeb(GrpcWeb::Binary);
+        for (exchange, form) in [(&translated, Form::Grpc), (&translated, form), (&untranslated, form)] {
+            let response = answer(Failure::UpstreamTimeout, exchange, form);
+            assert_eq!(response.head.status, 200);
+            assert_eq!(fixture::values(&response.head.fields, "content-type"), ["application/grpc-web"]);
+            assert!(!response.head.fields.contains(NameId::GrpcStatus));
+            let Body::Full(body) = &response.body else { panic!("{response:?}") };
+            let text = "grpc-status: 4\r\ngrpc-message: The service did not answer in time.\r\n";
+            assert_eq!((body[0], body[4] as usize, &body[5..]), (0x80, text.len(), text.as_bytes()));
+        }
+        let text = answer(Failure::UpstreamTimeout, &untranslated, Form::GrpcWeb(GrpcWeb::Text));
+        assert_eq!(fixture::values(&text.head.fields, "content-type"), ["application/grpc-web-text"]);
+        assert!(body(&text).starts_with("gAAAA"), "{}", body(&text));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod http1;
 pub mod http2;
+pub mod socks5;
 pub mod tcp;
 pub mod udp;
 

@@ -186,6 +186,7 @@ impl Way {
                     self.moved += received as u64;
                     if received == 0 {
                         self.phase = Phase::Ending;
+                        self.pipe.take().into_iter().for_each(Pipe::give_back);
                     }
                 }
             }

@@ -30,6 +30,10 @@ impl Folder {
         Folder(path)
     }
 
+    pub(super) fn shown(&self) -> String {
+        self.0.display().to_string()
+    }
+
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
@@ -91,12 +95,12 @@ impl Authority {
     }
 
     pub(super) fn server(&self, names: &[&str]) -> Made {
-        self.issue(server_params(names), KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap())
+        self.issue(&server_params(names), KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap())
     }
 
     pub(super) fn rsa_server(&self, names: &[&str]) -> Made {
         let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
-        self.issue(server_params(names), key)
+        self.issue(&server_params(names), key)
     }
 
     /// One that is valid from a year to another.
@@ -104,7 +108,7 @@ impl Authority {
         let mut params = server_params(names);
         params.not_before = date_time_ymd(from, 1, 1);
         params.not_after = date_time_ymd(to, 1, 1);
-        self.issue(params, KeyPair::generate().unwrap())
+        self.issue(&params, KeyPair::generate().unwrap())
     }
 
     pub(super) fn client(&self, name: &str, names: &[&str]) -> Made {
@@ -120,7 +124,7 @@ impl Authority {
                 false => SanType::DnsName((*name).try_into().unwrap()),
             })
             .collect();
-        self.issue(params, KeyPair::generate().unwrap())
+        self.issue(&params, KeyPair::generate().unwrap())
     }
 
     /// A list that revokes the certificates of [`Authority::client`], or none; it expires in that year.
@@ -142,7 +146,7 @@ impl Authority {
         params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
-    fn issue(&self, params: CertificateParams, pair: KeyPair) -> Made {
+    fn issue(&self, params: &CertificateParams, pair: KeyPair) -> Made {
         let certificate = params.signed_by(&pair, &self.issuer).unwrap();
         let der = certificate.der().clone();
         Made { der, chain: certificate.pem(), key: pair.serialize_pem(), pair }

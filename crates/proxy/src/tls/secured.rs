@@ -17,7 +17,7 @@ use super::config::iana;
 use super::distinguished;
 
 /// A client's connection over TLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Secured {
     /// The host name the client asked for, in lower case.
     pub sni: Option<String>,

@@ -24,10 +24,7 @@ impl Setting {
         let (folder, ca) = (Folder::new(), Authority::new());
         folder.write("ca.pem", &ca.pem);
         let shop = folder.write_pair("shop", &ca.server(names));
-        let text = format!(
-            "certificates = [\"shop\"]\n{}",
-            tls.replace("DIR", &folder.path("").display().to_string())
-        );
+        let text = format!("certificates = [\"shop\"]\n{}", tls.replace("DIR", &folder.shown()));
         let config: ServerTls = toml_edit::de::from_str(&text).unwrap();
         let mut problems = Problems::new();
         let listener = config.check(Spoken::Http, &At::root(), &mut problems);
@@ -36,7 +33,7 @@ impl Setting {
     }
 
     fn upstream(mut self, tls: &str) -> Setting {
-        let text = tls.replace("DIR", &self.folder.path("").display().to_string());
+        let text = tls.replace("DIR", &self.folder.shown());
         let config: ClientTlsTable = toml_edit::de::from_str(&text).unwrap();
         self.upstream = ClientTls::Detailed(config).check(&At::root(), &mut Problems::new());
         assert!(self.upstream.is_some());
@@ -243,9 +240,8 @@ fn what_did_not_change_runs_on_and_renewed_files_are_taken() {
     setting.folder.write_pair("shop", &setting.ca.server(&["other.example"]));
     let third = setting.load(Some(&second)).unwrap();
     assert!(!Arc::ptr_eq(second.client("app").unwrap(), third.client("app").unwrap()));
-    let client = setting.client(None);
-    assert!(handshake(&client, third.server("web").unwrap(), "other.example").is_ok());
-    assert!(handshake(&client, second.server("web").unwrap(), "other.example").is_err());
+    assert!(handshake(&setting.client(None), third.server("web").unwrap(), "other.example").is_ok());
+    assert!(handshake(&setting.client(None), second.server("web").unwrap(), "other.example").is_err());
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::address::Address;
 use crate::health;
 use crate::problem::{At, Problems};
 use crate::tls::{ClientPolicy, ClientTls};
+use crate::upstream::limits::or;
+pub use crate::upstream::limits::{BudgetConfig, PoolConfig, PoolPolicy, Timeouts, TimeoutsConfig};
 use crate::upstream::proxy_header::ProxyProtocol;
 use crate::upstream::{affinity, http2};
 use crate::value::{Period, Ratio};
@@ -54,7 +56,7 @@ pub struct Config {
     /// Speaks TLS to the endpoints: true, or a table with more. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ClientTls>,
-    /// What is spoken with the endpoints. Default "auto" over TLS, else "http1".
+    /// What is spoken with the endpoints. Default "auto" with TLS, "http1" without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
     /// How HTTP/2 is spoken with them.
@@ -206,61 +208,6 @@ pub struct BreakerConfig {
     pub consecutive_failures: Option<NonZeroU32>,
 }
 
-/// Connections to an upstream's endpoints.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
-#[serde(deny_unknown_fields, default)]
-pub struct PoolConfig {
-    /// Idle connections kept for each endpoint by each worker. Default 64; 0 keeps none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_idle: Option<u16>,
-    /// Connections to each endpoint, of all workers together. Default: no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_connections: Option<NonZeroU16>,
-    /// Requests that may wait for a connection to an endpoint at its limit. Default 100.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queue: Option<u32>,
-    /// How long they wait. Default "1s".
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queue_timeout: Option<Period>,
-    /// Idle connections are closed after this time. Default "60s".
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub idle_timeout: Option<Period>,
-    /// An older connection takes no further request: it ends what it has, then closes. Default: no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_age: Option<Period>,
-}
-
-/// How long things may take at an upstream.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
-#[serde(deny_unknown_fields, default)]
-pub struct TimeoutsConfig {
-    /// To connect. Default "5s".
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connect: Option<Period>,
-    /// From the request's last byte to the answer's head. Default "60s".
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first_byte: Option<Period>,
-    /// Without a byte of the answer's body arriving, or of the request's leaving. Default "60s".
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub idle: Option<Period>,
-    /// For one attempt, to the end of the answer. Default: none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub total: Option<Period>,
-}
-
-/// How many retries all requests to an upstream may cause together, but for those of requests of which
-/// nothing was sent.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct BudgetConfig {
-    /// Retries for each request. Default 0.2.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ratio: Option<Ratio>,
-    /// Retries for each second and worker that are always allowed. Default 3.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub floor: Option<u16>,
-}
-
 /// An upstream, checked: defaults applied, names compiled, nothing resolved.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -350,40 +297,6 @@ pub enum Protocol {
     Auto,
 }
 
-/// Connections, with defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolPolicy {
-    /// Idle connections for each endpoint and worker.
-    pub max_idle: usize,
-    /// Connections for each endpoint.
-    pub max_connections: Option<usize>,
-    /// Waiting requests for each endpoint.
-    pub queue: usize,
-    /// How long they wait.
-    pub queue_timeout: Duration,
-    /// How long an idle connection is kept.
-    pub idle_timeout: Duration,
-    /// How old one that is used may be.
-    pub max_age: Option<Duration>,
-}
-
-/// Times, with defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// To connect.
-    pub connect: Duration,
-    /// To the answer's head.
-    pub first_byte: Duration,
-    /// Between bytes of a body.
-    pub idle: Duration,
-    /// For one attempt.
-    pub total: Option<Duration>,
-}
-
-fn or(period: Option<Period>, millis: u64) -> Duration {
-    period.map_or(Duration::from_millis(millis), |period| period.0)
-}
-
 impl Config {
     /// Checks everything that can be checked without the network.
     pub fn check(&self, at: &At, problems: &mut Problems) -> Option<Policy> {
@@ -394,7 +307,12 @@ impl Config {
         let tls = self.check_tls(endpoints.as_deref().unwrap_or_default(), at, problems);
         let http2 = self.http2.check(&at.key("http2"), problems);
         self.check_protocol(at, problems);
-        self.check_header(at, problems);
+        let protocol = self.protocol.unwrap_or(match &tls {
+            // A connection that names one client cannot be shared.
+            Some(_) if self.proxy_protocol.is_none() => Protocol::Auto,
+            _ => Protocol::Http1,
+        });
+        self.check_header(protocol, at, problems);
         self.check_times(at, problems);
         Some(Policy {
             endpoints: endpoints?,
@@ -406,7 +324,7 @@ impl Config {
             breaker: self.breaker.map(BreakerConfig::policy),
             panic_threshold: self.panic_threshold.map_or(0.0, |ratio| ratio.0),
             slow_start: self.slow_start.map(|period| period.0),
-            protocol: self.protocol.unwrap_or(if tls.is_some() { Protocol::Auto } else { Protocol::Http1 }),
+            protocol,
             tls,
             http2: http2?,
             pool: PoolPolicy {
@@ -468,16 +386,16 @@ impl Config {
     }
 
     fn check_protocol(&self, at: &At, problems: &mut Problems) {
-        if self.protocol == Some(Protocol::Auto) && matches!(self.tls, None | Some(ClientTls::Switch(false)))
-        {
+        let is_plain = matches!(self.tls, None | Some(ClientTls::Switch(false)));
+        if self.protocol == Some(Protocol::Auto) && is_plain {
             problems
                 .add(&at.key("protocol"), "`auto` asks TLS which protocol is spoken, but this upstream has none")
                 .hint("write `protocol = \"http2\"` for endpoints that speak HTTP/2 without TLS, else \"http1\"");
         }
     }
 
-    fn check_header(&self, at: &At, problems: &mut Problems) {
-        if self.proxy_protocol.is_some() && !matches!(self.protocol, None | Some(Protocol::Http1)) {
+    fn check_header(&self, protocol: Protocol, at: &At, problems: &mut Problems) {
+        if self.proxy_protocol.is_some() && protocol != Protocol::Http1 {
             problems
                 .add(
                     &at.key("proxy_protocol"),
@@ -594,39 +512,6 @@ impl BreakerConfig {
             max_open_for: or(self.max_open_for, 60_000),
             half_open_requests: self.half_open_requests.map_or(1, |count| u32::from(count.get())),
             consecutive_failures: self.consecutive_failures.map(NonZeroU32::get),
-        }
-    }
-}
-
-impl BudgetConfig {
-    fn policy(self) -> BudgetPolicy {
-        BudgetPolicy {
-            ratio: self.ratio.map_or(0.2, |ratio| ratio.0),
-            floor_per_second: self.floor.map_or(3.0, f64::from),
-        }
-    }
-}
-
-impl PoolConfig {
-    fn policy(self) -> PoolPolicy {
-        PoolPolicy {
-            max_idle: self.max_idle.map_or(64, usize::from),
-            max_connections: self.max_connections.map(|count| usize::from(count.get())),
-            queue: self.queue.map_or(100, |count| count as usize),
-            queue_timeout: or(self.queue_timeout, 1_000),
-            idle_timeout: or(self.idle_timeout, 60_000),
-            max_age: self.max_age.map(|period| period.0),
-        }
-    }
-}
-
-impl TimeoutsConfig {
-    fn policy(self) -> Timeouts {
-        Timeouts {
-            connect: or(self.connect, 5_000),
-            first_byte: or(self.first_byte, 60_000),
-            idle: or(self.idle, 60_000),
-            total: self.total.map(|period| period.0),
         }
     }
 }

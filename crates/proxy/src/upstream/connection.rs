@@ -4,6 +4,7 @@
 //! gone stale is found out before a request is written where the kernel has told us already.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,14 +16,16 @@ use bytes::Bytes;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsConnector;
 
 use crate::address::Address;
 use crate::failure::Failure;
 use crate::relay::End;
 use crate::stream::{Care, Socket, Stream};
-use crate::upstream::config::{Policy, PoolPolicy, Protocol};
+use crate::tls::{self, Offer};
+use crate::upstream::config::{PoolPolicy, Protocol};
 use crate::upstream::live::{InFlight, Live};
-use crate::upstream::{Endpoint, http2};
+use crate::upstream::{Endpoint, Upstream, http2};
 use crate::wire::Link;
 use crate::world::World;
 
@@ -83,6 +86,7 @@ pub struct Pool {
     idle: RefCell<Vec<Box<Connection>>>,
     policy: Cell<PoolPolicy>,
     protocol: Cell<Protocol>,
+    tls: RefCell<Option<Arc<tls::Client>>>,
     /// What the endpoint agreed to speak when it was last asked (ALPN).
     pub(super) agreed: Cell<Option<Spoken>>,
     /// Those that speak HTTP/2.
@@ -100,14 +104,26 @@ pub enum Spoken {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(live: &Arc<Live>, policy: &Policy) -> Pool {
+    pub fn new(live: &Arc<Live>, upstream: &Upstream) -> Pool {
+        let policy = &upstream.policy;
+        Pool {
+            tls: RefCell::new(upstream.tls.clone()),
+            protocol: Cell::new(policy.protocol),
+            http2: http2::Pool::new(live, policy.http2, &policy.pool),
+            ..Pool::plain(live, policy.pool)
+        }
+    }
+
+    /// An empty pool for what belongs to no upstream: HTTP/1 without TLS.
+    pub fn plain(live: &Arc<Live>, policy: PoolPolicy) -> Pool {
         Pool {
             live: Arc::clone(live),
+            tls: RefCell::default(),
             idle: RefCell::default(),
-            policy: Cell::new(policy.pool),
-            protocol: Cell::new(policy.protocol),
+            policy: Cell::new(policy),
+            protocol: Cell::new(Protocol::Http1),
             agreed: Cell::new(None),
-            http2: http2::Pool::new(live, policy),
+            http2: http2::Pool::new(live, http2::Policy::default(), &policy),
         }
     }
 
@@ -116,14 +132,22 @@ impl Pool {
         Arc::ptr_eq(&self.live, live)
     }
 
-    /// Takes over a changed policy.
-    pub fn set_policy(&self, policy: &Policy) {
-        if self.policy.get().max_connections != policy.pool.max_connections
-            || self.protocol.get() != policy.protocol
-        {
-            // The idle ones hold places of the old limit, or speak what is not spoken any more.
-            self.clear();
+    /// Takes over what has changed.
+    pub fn adopt(&self, upstream: &Upstream) {
+        let policy = &upstream.policy;
+        let tls = self.tls.replace(upstream.tls.clone());
+        let same_tls = match (&tls, &upstream.tls) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (before, now) => before.is_none() && now.is_none(),
+        };
+        if !same_tls || self.protocol.get() != policy.protocol {
+            // What is there speaks what is not spoken any more.
+            self.idle.borrow_mut().clear();
+            self.http2.retire();
             self.agreed.set(None);
+        } else if self.policy.get().max_connections != policy.pool.max_connections {
+            // The idle ones hold places of the old limit.
+            self.clear();
         }
         self.idle.borrow_mut().truncate(policy.pool.max_idle);
         self.policy.set(policy.pool);
@@ -141,8 +165,14 @@ impl Pool {
         self.idle.borrow().len() + self.http2.idle()
     }
 
+    /// Somebody waits for a place: closes all idle connections, but for those that ours are about to use.
+    pub fn shed(&self) {
+        self.idle.borrow_mut().clear();
+        self.http2.shed();
+    }
+
     /// Closes all idle connections.
-    pub fn clear(&self) {
+    fn clear(&self) {
         self.idle.borrow_mut().clear();
         self.http2.clear();
     }
@@ -190,7 +220,7 @@ impl Pool {
 
 impl Connection {
     /// A connection over a new stream.
-    pub(super) fn new(stream: Stream, place: Option<Place>, world: &World) -> Box<Connection> {
+    pub fn new(stream: Stream, place: Option<Place>, world: &World) -> Box<Connection> {
         let link = Link::new(stream, world.clock, &world.timers);
         let born = world.clock.now();
         Box::new(Connection { link, in_flight: None, _permit: place, born, idle_since: None })
@@ -242,46 +272,82 @@ pub struct Dial<'a> {
     pub header: &'a [u8],
 }
 
-/// Connects to an endpoint, whatever is spoken with it; `shed` asks all workers to give up idle connections to
-/// it.
+/// Connects to the endpoint `index`, whatever is spoken with it; `shed` asks all workers to give up idle
+/// connections to it.
 ///
 /// Cancel-safe: dropping it abandons the attempt.
 pub async fn dial(
-    endpoint: &Endpoint,
+    (upstream, index): (&Upstream, usize),
     pool: &Rc<Pool>,
     world: &Rc<World>,
     how: &Dial<'_>,
     shed: impl FnOnce(),
 ) -> Result<Box<Connection>, Failure> {
+    let endpoint = &upstream.endpoints[index];
     let permit = match &endpoint.limit {
         None => None,
         Some(limit) => Some(place(limit, &endpoint.live, pool.policy.get(), world, shed).await?),
     };
-    let stream = Stream::Plain(socket(endpoint, how, world).await?);
+    let (stream, _) = within(how, world, connect((upstream, endpoint), how, Offer::Nothing)).await?;
     Ok(Connection::new(stream, permit, world))
 }
 
-/// Connects to an endpoint and says what is spoken on the connection. Cancel-safe.
+/// Connects to the endpoint `index` and says what is spoken on the connection. Cancel-safe.
 pub(super) async fn open(
-    endpoint: &Endpoint,
-    (policy, how): (&Policy, &Dial<'_>),
+    (upstream, index): (&Upstream, usize),
+    how: &Dial<'_>,
     world: &World,
 ) -> Result<(Stream, Spoken), Failure> {
-    let socket = socket(endpoint, how, world).await?;
-    let spoken = match policy.protocol {
-        Protocol::Http2 => Spoken::Http2,
-        Protocol::Http1 | Protocol::Auto => Spoken::Http1,
+    let offer = match upstream.policy.protocol {
+        Protocol::Http1 => Offer::Http1,
+        Protocol::Http2 => Offer::Http2,
+        Protocol::Auto => Offer::Both,
     };
-    Ok((Stream::Plain(socket), spoken))
+    let endpoint = &upstream.endpoints[index];
+    let (stream, agreed) = within(how, world, connect((upstream, endpoint), how, offer)).await?;
+    let spoken = match (upstream.policy.protocol, agreed) {
+        (Protocol::Http2, _) | (Protocol::Auto, Some(Spoken::Http2)) => Spoken::Http2,
+        _ => Spoken::Http1,
+    };
+    Ok((stream, spoken))
 }
 
-async fn socket(endpoint: &Endpoint, how: &Dial<'_>, world: &World) -> Result<Socket, Failure> {
+async fn within<T>(
+    how: &Dial<'_>,
+    world: &World,
+    dialling: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     let deadline = world.timers.deadline();
     deadline.set(world.clock.now(), how.connect);
-    match deadline.limit(connect_any(endpoint, how.header)).await {
-        None => Err(Failure::ConnectTimeout),
-        Some(Err(_)) => Err(Failure::ConnectFailed),
-        Some(Ok(socket)) => Ok(socket),
+    deadline.limit(dialling).await.unwrap_or(Err(Failure::ConnectTimeout))
+}
+
+/// Connects, and shakes hands where the upstream has TLS; says what ALPN agreed on.
+async fn connect(
+    (upstream, endpoint): (&Upstream, &Endpoint),
+    how: &Dial<'_>,
+    offer: Offer,
+) -> Result<(Stream, Option<Spoken>), Failure> {
+    let socket = connect_any(endpoint, how.header).await.map_err(|_| Failure::ConnectFailed)?;
+    let Some(tls) = &upstream.tls else { return Ok((Stream::Plain(socket), None)) };
+    let name = tls.server_name(&endpoint.address).ok_or(Failure::UpstreamTlsFailed)?;
+    let connector = TlsConnector::from(Arc::clone(tls.config(offer)));
+    let stream = connector.connect(name, socket).await.map_err(|error| tls_failure(&error))?;
+    let agreed = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Some(Spoken::Http2),
+        Some(_) => Some(Spoken::Http1),
+        None => None,
+    };
+    Ok((Stream::Client(Box::new(stream)), agreed))
+}
+
+fn tls_failure(error: &io::Error) -> Failure {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    match error {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+            Failure::UpstreamUntrusted
+        }
+        _ => Failure::UpstreamTlsFailed,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod attempt;
 pub mod config;
 pub mod connection;
 pub mod http2;
+pub mod limits;
 pub mod live;
 pub mod pick;
 pub mod proxy_header;
@@ -124,7 +125,7 @@ impl Local {
             },
         );
         Local {
-            pools: shared.endpoints.iter().map(|endpoint| pool(endpoint, &shared.policy, before)).collect(),
+            pools: shared.endpoints.iter().map(|endpoint| pool(endpoint, &shared, before)).collect(),
             cells: registry.upstream(worker, &shared.name),
             endpoint_cells: (shared.endpoints.iter())
                 .map(|endpoint| registry.endpoint(worker, &shared.name, &endpoint.address))
@@ -151,14 +152,14 @@ impl Local {
     }
 }
 
-fn pool(endpoint: &Endpoint, policy: &Policy, before: Option<&Local>) -> Rc<Pool> {
+fn pool(endpoint: &Endpoint, upstream: &Upstream, before: Option<&Local>) -> Rc<Pool> {
     let kept = before.and_then(|before| before.pools.iter().find(|pool| pool.serves(&endpoint.live)));
     match kept {
         Some(pool) => {
-            pool.set_policy(policy);
+            pool.adopt(upstream);
             Rc::clone(pool)
         }
-        None => Rc::new(Pool::new(&endpoint.live, policy)),
+        None => Rc::new(Pool::new(&endpoint.live, upstream)),
     }
 }
 

@@ -176,8 +176,7 @@ impl Dialler {
         let how = Dial { connect: shared.policy.timeouts.connect, header: &self.header };
         let deadline = self.world.timers.deadline();
         deadline.set(self.world.clock.now(), how.connect);
-        let endpoint = &shared.endpoints[self.index];
-        let (stream, spoken) = open(endpoint, (&shared.policy, &how), &self.world).await?;
+        let (stream, spoken) = open((&shared, self.index), &how, &self.world).await?;
         pool.agreed.set(Some(spoken));
         let connection = match spoken {
             Spoken::Http1 => Some(Connection::new(stream, place, &self.world)),

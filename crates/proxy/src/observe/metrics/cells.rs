@@ -11,6 +11,7 @@ use std::time::Duration;
 use sluice_http::h1::Refusal;
 use sluice_http::h2::{Breach, Flood};
 use sluice_http::proxy_protocol::Invalid;
+use sluice_http::socks5;
 
 use super::histogram::Histogram;
 use crate::exchange::{Exchange, Outcome};
@@ -248,6 +249,7 @@ pub struct ListenerCells {
     pub(super) floods: [Counter; Flood::ALL.len()],
     pub(super) breaches: [Counter; Breach::ALL.len()],
     pub(super) refused_headers: [Counter; Invalid::ALL.len()],
+    pub(super) refused_socks: [Counter; socks5::Invalid::ALL.len()],
     pub(super) failed: [Counter; Failure::ALL.len()],
 }
 
@@ -264,6 +266,7 @@ impl Default for ListenerCells {
             floods: [const { Counter::new() }; Flood::ALL.len()],
             breaches: [const { Counter::new() }; Breach::ALL.len()],
             refused_headers: [const { Counter::new() }; Invalid::ALL.len()],
+            refused_socks: [const { Counter::new() }; socks5::Invalid::ALL.len()],
             failed: [const { Counter::new() }; Failure::ALL.len()],
         }
     }
@@ -299,6 +302,11 @@ impl ListenerCells {
     /// Counts a broken rule of HTTP/2.
     pub fn breached(&self, breach: Breach) {
         self.breaches[breach as usize].add(1);
+    }
+
+    /// Counts a SOCKS message that was refused.
+    pub fn refused_socks(&self, invalid: socks5::Invalid) {
+        self.refused_socks[invalid as usize].add(1);
     }
 
     /// Counts a PROXY header that was refused.

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use sluice_http::h1::Refusal;
 use sluice_http::h2::{Breach, Flood};
 use sluice_http::proxy_protocol::Invalid;
+use sluice_http::socks5;
 
 use super::cells::{CLASSES, Counter, EndpointCells, OUTCOMES, RouteBlock, UpstreamCells, outcome_code};
 use super::exposition::{Exposition, Family, Kind};
@@ -89,6 +90,10 @@ impl Registry {
             for refusal in Refusal::ALL {
                 let count = sum(blocks, |cells| &cells.refused[*refusal as usize]);
                 family.sample(&[("listener", &labels[0]), ("reason", refusal.code())], count);
+            }
+            for invalid in socks5::Invalid::ALL {
+                let count = sum(blocks, |cells| &cells.refused_socks[*invalid as usize]);
+                family.sample(&[("listener", &labels[0]), ("reason", invalid.code())], count);
             }
             for invalid in Invalid::ALL {
                 let count = sum(blocks, |cells| &cells.refused_headers[*invalid as usize]);

@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::task::Poll;
 
 use sluice_http::h1::{self, Framing, Persist};
 use sluice_http::{Body, Method, RequestHead, Response, ResponseHead, Version};
@@ -123,7 +124,15 @@ impl<'a> Writing<'a> {
         let stall = self.listener.shared.timeouts.stall;
         let mut sender = Sender::new(text, framing);
         let sent = poll_fn(|cx| {
-            sender.poll(&mut body, cx, |outbox, cx| conn.link.borrow_mut().poll_flush(outbox, stall, cx))
+            let polled =
+                sender.poll(&mut body, cx, |outbox, cx| conn.link.borrow_mut().poll_flush(outbox, stall, cx));
+            match polled {
+                // While nothing is on its way to the client, only listening shows that it has left.
+                Poll::Pending if sender.waits_for_body() && conn.poll_gone(cx).is_ready() => {
+                    Poll::Ready(Err(SendError::Link(io::ErrorKind::UnexpectedEof.into())))
+                }
+                polled => polled,
+            }
         })
         .await;
         exchange.sent = sender.sent;

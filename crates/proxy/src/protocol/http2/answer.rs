@@ -99,7 +99,7 @@ impl Sending {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
         loop {
             if self.piece.is_empty() {
-                if let Poll::Ready(_) = self.stream.poll_reset(cx) {
+                if self.stream.poll_reset(cx).is_ready() {
                     return Poll::Ready(Err(Cut::Gone));
                 }
                 let frame = match self.next.take() {

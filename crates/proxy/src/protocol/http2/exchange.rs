@@ -15,7 +15,7 @@ use sluice_http::{Body, Method, NameId, Request, RequestHead, ResponseHead};
 
 use super::body::{Received, Reply, Terms, body};
 use super::{Session, answer};
-use crate::exchange::{Exchange, Outcome};
+use crate::exchange::{Exchange, Outcome, TargetForm};
 use crate::failure::Failure;
 use crate::h2_message;
 use crate::h2_stream::StreamEnd;
@@ -44,6 +44,9 @@ pub(super) async fn run(
     };
     let known = if refused.is_none() { Some(&head) } else { None };
     let mut exchange = session.arrival.begin(listener, started, known);
+    if parts.uri.scheme_str() == Some("https") {
+        exchange.form = TargetForm::Https;
+    }
     let reply = Reply::new(respond, head.fields.contains(NameId::Expect));
     let received = Rc::new(Received::default());
     let mut captured = Captured::default();

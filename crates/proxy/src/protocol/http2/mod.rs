@@ -46,6 +46,7 @@ struct Session {
 }
 
 /// What the loop of a connection has learnt.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are streams, and none is kept")]
 enum Event {
     Stream(http::Request<RecvStream>, SendResponse<Bytes>),
     /// The client has closed, in order or not.
@@ -94,7 +95,8 @@ pub async fn serve(arrival: Arrival, mut listener: Rc<LocalListener>, link: Link
                 session.begin();
                 worker.world.spawn(async move {
                     let _open = Open(Rc::clone(&own));
-                    exchange::run(&own, &through, request, respond).await;
+                    // Boxed once, where it stays: a task is moved about before it runs.
+                    Box::pin(exchange::run(&own, &through, request, respond)).await;
                 });
                 let old = worker.world.clock.now().saturating_duration_since(born) > policy.max_age;
                 if (old || session.served.get() >= listener.shared.requests_per_connection)

@@ -87,6 +87,7 @@ async fn run(
         upstreams: &running.upstreams,
         interim: &|_| {},
         events: &events,
+        outward: None,
     };
     let mut endpoint = forward.connect(&scene, exchange, &head).await?;
     Ok(relay::run(link, &mut *endpoint, listener.shared.timeouts.idle, &worker.world).await)

@@ -42,7 +42,7 @@ impl Flow {
             None => None,
             Some(limit) => Some(limit.clone().try_acquire_owned().map_err(|_| Failure::Overloaded)?),
         };
-        let address = endpoint.addresses.iter().find_map(|address| address.inet());
+        let address = endpoint.addresses.iter().find_map(crate::address::Address::inet);
         let address = address.ok_or(Failure::ConnectFailed)?;
         let socket = connected(address).map_err(|_| Failure::ConnectFailed)?;
         let (received, refused, waker) = (Cell::new(0), Cell::new(false), RefCell::new(None));

@@ -182,6 +182,7 @@ impl Port {
             upstreams: &running.upstreams,
             interim: &|_| {},
             events: &events,
+            outward: None,
         };
         forward.choose(&scene, exchange, &head)
     }

@@ -49,8 +49,8 @@ struct Times {
 }
 
 impl Times {
-    fn of(policy: &config::Policy) -> Times {
-        Times { idle: policy.pool.idle_timeout, age: policy.pool.max_age }
+    fn of(pool: &config::PoolPolicy) -> Times {
+        Times { idle: pool.idle_timeout, age: pool.max_age }
     }
 }
 
@@ -78,11 +78,11 @@ impl Drop for Joined {
 }
 
 impl Pool {
-    pub(in crate::upstream) fn new(live: &Arc<Live>, policy: &config::Policy) -> Rc<Pool> {
+    pub(in crate::upstream) fn new(live: &Arc<Live>, policy: Policy, pool: &config::PoolPolicy) -> Rc<Pool> {
         Rc::new(Pool {
             live: Arc::clone(live),
-            policy: Cell::new(policy.http2),
-            times: Cell::new(Times::of(policy)),
+            policy: Cell::new(policy),
+            times: Cell::new(Times::of(pool)),
             connections: RefCell::default(),
             dials: RefCell::default(),
             expected: Cell::new(usize::MAX),
@@ -93,9 +93,9 @@ impl Pool {
 
     /// Takes over a changed policy; connections that were opened under other settings end what they have.
     pub(in crate::upstream) fn set_policy(&self, policy: &config::Policy) {
-        self.times.set(Times::of(policy));
+        self.times.set(Times::of(&policy.pool));
         if self.policy.replace(policy.http2) != policy.http2 {
-            self.connections.borrow_mut().clear();
+            self.retire();
         }
     }
 
@@ -105,8 +105,21 @@ impl Pool {
     }
 
     /// Closes all that carry nothing.
-    pub fn clear(&self) {
+    pub(in crate::upstream) fn clear(&self) {
         self.connections.borrow_mut().retain(|connection| connection.open() > 0);
+    }
+
+    /// Somebody waits for a connection: closes those that carry nothing, unless it is ours who wait. Who waited
+    /// may have been served meanwhile.
+    pub fn shed(&self) {
+        if self.waiting.get() == 0 && self.live.waiting.load(Ordering::Relaxed) > 0 {
+            self.clear();
+        }
+    }
+
+    /// Those that are there take no more.
+    pub(in crate::upstream) fn retire(&self) {
+        self.connections.borrow_mut().clear();
     }
 
     /// Closes what has been idle too long; what is too old takes no more.

@@ -283,7 +283,7 @@ struct Line {
 }
 
 /// The body of an endpoint's answer.
-pub struct Reply {
+struct Reply {
     line: Option<Line>,
     decoder: Decoder,
     /// Whether the connection may carry another exchange after this one.

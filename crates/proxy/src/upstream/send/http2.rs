@@ -64,7 +64,7 @@ pub(super) async fn exchange(
         interims: 0,
         hold: streamed && request.head.fields.contains(NameId::Expect),
     };
-    let line = Line { slot, guard };
+    let line = Line { _slot: slot, _guard: guard };
     match poll_fn(|cx| waiting.poll(terms, cx)).await {
         Ok((head, stream)) if persist == Persist::Upgrade && (200..300).contains(&head.status) => {
             let head = websocket::switched(head, &request.head);
@@ -112,7 +112,12 @@ impl Await {
             true => Poll::Pending,
             false => self.upload.poll(terms.timeouts.idle, cx),
         };
-        if let Poll::Ready(response) = Pin::new(&mut self.response).poll(cx) {
+        // A request that could not be sent was reset by us: that is no answer of the endpoint.
+        let stuck = matches!(sending, Poll::Ready(Err(_)));
+        let polled = Pin::new(&mut self.response).poll(cx);
+        if let Poll::Ready(response) = polled
+            && (response.is_ok() || !stuck)
+        {
             let (parts, stream) = response.map_err(|error| lost(&error))?.into_parts();
             let head = h2_message::response_head(&parts);
             let head = head.map_err(|refusal| something(invalid(terms, refusal)))?;
@@ -196,10 +201,10 @@ fn receive(head: &ResponseHead, stream: RecvStream, waiting: Await, line: Line, 
     }))
 }
 
-/// What an exchange holds until it ends.
+/// What an exchange holds until it ends: its place on the connection, and its count at the endpoint.
 struct Line {
-    slot: Slot,
-    guard: InFlight,
+    _slot: Slot,
+    _guard: InFlight,
 }
 
 /// The body of an endpoint's answer.

@@ -76,6 +76,19 @@ pub struct Lost {
     pub scope: Scope,
 }
 
+impl Lost {
+    /// Whether a request lost on a pooled connection may go out once more over a fresh one: the endpoint had
+    /// closed it before it read the request, as far as can be told.
+    pub fn may_resend(self, request: &Request) -> bool {
+        (self.failure, self.scope) == (Failure::UpstreamReset, Scope::Connection)
+            && (self.sent == Sent::Nothing
+                || (request.head.method.is_idempotent() && !matches!(request.body, Body::Stream(_))))
+    }
+}
+
+/// What an endpoint's answer head may look like: roomier than a client's request.
+pub const ANSWER_LIMITS: Limits = Limits { line: 64 * 1024, head: 128 * 1024, fields: 200 };
+
 /// What failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
