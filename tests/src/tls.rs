@@ -2,6 +2,8 @@
 
 use sluice_testkit::tls::{Authority, Client, Leaf, Server, server_config, server_config_for_clients};
 use sluice_testkit::{Gateway, Origin, Reply, Scratch, Script, Wire, eventually, http};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
 
 /// A folder with a certificate of two names and one of another, and their authority.
 struct Shop {
@@ -219,9 +221,15 @@ async fn endpoints_are_verified_by_name_and_authority() {
     assert_eq!(ask(good.address(), "verify = false").await, "inside");
     let expired = serve(&shop.authority.expired(&["127.0.0.1"])).await;
     assert_eq!(ask(expired.address(), &own).await, "upstream-untrusted");
-    // It waits for a request to end, we for a hello.
-    let plain = ask(origin.address(), &format!("{own} }}\ntimeouts = {{ connect = \"300ms\"")).await;
-    assert_eq!(plain, "connect-timeout", "plain HTTP where TLS is expected");
+    let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = plain.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut socket, _) = plain.accept().await.unwrap();
+        socket.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        // Until the gateway has gone: closing with unread bytes would be a reset.
+        let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
+    });
+    assert_eq!(ask(address, &own).await, "upstream-tls-failed", "plain HTTP where TLS is expected");
 }
 
 #[tokio::test]

@@ -276,8 +276,11 @@ async fn a_wrong_preface_is_refused_in_the_protocol_that_it_looks_like() {
     let mut wire = Wire::connect(gateway.address("web")).await;
     wire.send("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n").await;
     wire.read_to_end().await;
-    let refused = gateway.metric("sluice_listener_refused_total", &["h2-bad-preface"]).await;
-    assert_eq!(refused, 1.0);
+    eventually("the refusal in the metrics", async || {
+        let refused = gateway.metric("sluice_listener_refused_total", &["h2-bad-preface"]).await;
+        (refused == 1.0).then_some(())
+    })
+    .await;
     let mut wire = Wire::connect(gateway.address("web")).await;
     wire.send("PRI * HTTP/2.0\r\nHost: a\r\n\r\n").await;
     assert_eq!(wire.answer().await.status, 505);

@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refused_stream_and_other_resets_are_told_apart() {
+    fn a_reset_with_any_other_reason_tells_nothing_of_what_was_done() {
         let found = lost(&h2::Error::from(Reason::CANCEL));
         assert_eq!((found.failure, found.sent), (Failure::UpstreamReset, Sent::Something));
     }
