@@ -126,7 +126,7 @@ impl Filter for BasicAuth {
             lines.next().filter(|_| lines.next().is_none()).and_then(decode)
         };
         let admitted = match decoded.as_deref().and_then(claim) {
-            Some(claim) => Box::pin(self.admit(claim, exchange.started)).await,
+            Some(claim) => self.admit(claim, exchange.started).await,
             None => Err(Failure::Unauthenticated),
         };
         match admitted {
