@@ -34,6 +34,7 @@ pub mod relay;
 pub mod request_id;
 pub mod resolve;
 pub mod route;
+pub mod scene;
 pub mod snapshot;
 pub mod sockets;
 pub mod status;

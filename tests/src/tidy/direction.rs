@@ -76,7 +76,7 @@ const STOREYS: &[&[&str]] = &[
         "pipeline/hops",
     ],
     &["health"],
-    &["upstream"],
+    &["upstream", "scene"],
     &["filter", "action", "discovery"],
     &["route"],
     &["config"],

@@ -9,10 +9,10 @@ use sluice_http::RequestHead;
 use sluice_traffic::retry::{self, Idempotent, Sent};
 use sluice_traffic::selection::Tried;
 
-use super::Scene;
 use super::forward::{Forward, class};
 use crate::exchange::Exchange;
 use crate::failure::Failure;
+use crate::scene::Scene;
 use crate::upstream::Local;
 use crate::upstream::attempt::Attempt;
 use crate::upstream::connection::{Connection, Dial, dial};

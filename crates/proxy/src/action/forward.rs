@@ -16,11 +16,12 @@ use sluice_http::{NameId, Request, RequestHead, Response, Version, grpc};
 use sluice_traffic::retry::{self, Sent};
 use sluice_traffic::selection::Tried;
 
+use super::Acted;
 use super::record::{self, Patience};
-use super::{Acted, Scene};
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Retry};
 use crate::problem::{At, Problems};
+use crate::scene::Scene;
 use crate::stream::Care;
 use crate::upstream::Local;
 use crate::upstream::attempt;

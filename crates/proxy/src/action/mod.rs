@@ -7,14 +7,9 @@ mod record;
 pub mod redirect;
 pub mod respond;
 
-use std::rc::Rc;
-
 use sluice_http::{Response, ResponseHead};
 
 use crate::relay::End;
-use crate::upstream::{Events, Local};
-use crate::world::World;
-use forward_proxy::outward::Outward;
 
 /// The action of a route.
 pub enum Action {
@@ -41,18 +36,4 @@ impl Action {
     pub fn is_proxy(&self) -> bool {
         matches!(self, Action::ForwardProxy(_))
     }
-}
-
-/// What an action may use of the worker it runs on.
-pub struct Scene<'a> {
-    /// Time, randomness and timers.
-    pub world: &'a Rc<World>,
-    /// The worker's part of each upstream, in the model's order.
-    pub upstreams: &'a [Rc<Local>],
-    /// Takes interim responses for the client.
-    pub interim: &'a dyn Fn(ResponseHead),
-    /// Whom to tell what concerns all workers.
-    pub events: &'a Rc<dyn Events>,
-    /// The worker's part of forward proxying, where a route does that.
-    pub outward: Option<&'a Outward>,
 }

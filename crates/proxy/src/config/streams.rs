@@ -2,6 +2,7 @@
 
 use super::document::{Document, Protocol, Route};
 use crate::action::forward::HostConfig;
+use crate::filter::Carries;
 use crate::problem::{At, Problems};
 
 /// What a route is about.
@@ -37,6 +38,7 @@ pub(super) fn check(document: &Document, route: &Route, at: &At, problems: &mut 
         problems.add(&at.key("match").key("sni"), "datagrams carry no server name");
     }
     check_match(route, &at.key("match"), problems);
+    check_filters(route, protocols.contains(&Protocol::Udp), at, problems);
     check_actions(route, at, problems);
     Kind::Streams
 }
@@ -64,12 +66,25 @@ fn check_match(route: &Route, at: &At, problems: &mut Problems) {
     }
 }
 
-fn check_actions(route: &Route, at: &At, problems: &mut Problems) {
-    if !route.filters.is_empty() {
-        problems
-            .add(&at.key("filters"), "filters work on HTTP requests only")
-            .hint("who may connect can be said by the route: match = { source = [\"10.0.0.0/8\"] }");
+fn check_filters(route: &Route, datagrams: bool, at: &At, problems: &mut Problems) {
+    for (filter, index) in route.filters.iter().zip(0..) {
+        let at = at.key("filters").index(index).key(filter.name());
+        match filter.carries() {
+            Carries::Flows => {}
+            Carries::Connections if !datagrams => {}
+            Carries::Connections => {
+                problems.add(&at, "as it is set here this filter may have to wait, which datagrams cannot");
+            }
+            Carries::Requests => {
+                problems
+                    .add(&at, "this filter works on HTTP requests only")
+                    .hint("who may connect is said by ip_access");
+            }
+        }
     }
+}
+
+fn check_actions(route: &Route, at: &At, problems: &mut Problems) {
     for (key, written) in [
         ("respond", route.respond.is_some()),
         ("redirect", route.redirect.is_some()),

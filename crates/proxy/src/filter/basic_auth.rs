@@ -16,11 +16,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::{NameId, Request};
 
-use super::{Filter, Flow, Shared};
+use super::{Filter, Flow, Loading};
 use crate::credentials::{Claim, StoredHash, Users, Verifier};
 use crate::exchange::{Exchange, Role};
 use crate::failure::Failure;
 use crate::problem::{At, Problems};
+use crate::scene::Scene;
 
 /// What the realm is when none is given.
 const REALM: &str = "restricted";
@@ -107,14 +108,19 @@ impl Filter for BasicAuth {
         config.file.iter().map(PathBuf::from).collect()
     }
 
-    fn load(&mut self, shared: &Shared, at: &At, problems: &mut Problems) {
+    fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
         if let Some(file) = &self.file {
             self.users.read(file, &at.key("file"), problems);
         }
-        self.verifier = Some(Arc::clone(&shared.verifier));
+        self.verifier = Some(Arc::clone(&loading.shared.verifier));
     }
 
-    async fn on_request(&self, exchange: &mut Exchange, request: &mut Request) -> Result<Flow, Failure> {
+    async fn on_request(
+        &self,
+        _scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Flow, Failure> {
         let (name, refusal) = match exchange.role {
             Role::Gateway => (NameId::Authorization, Failure::Unauthenticated),
             Role::Proxy => (NameId::ProxyAuthorization, Failure::ProxyUnauthenticated),
@@ -182,7 +188,7 @@ fn claim(decoded: &[u8]) -> Option<Claim<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::filter::fixture;
+    use crate::filter::{Shared, fixture};
     use crate::line_file::tests::TextFile;
 
     /// Of "pass:word".
@@ -196,7 +202,7 @@ mod tests {
         let mut built = built.ok_or(
             problems.iter().map(|problem| format!("{}: {}", problem.at, problem.message)).collect::<Vec<_>>(),
         )?;
-        built.load(&Shared::new(b"secret"), &At::root(), &mut problems);
+        built.load(&fixture::loading(&Shared::new(b"secret")), &At::root(), &mut problems);
         assert!(problems.is_empty(), "{problems:?}");
         Ok(built)
     }
@@ -211,13 +217,13 @@ mod tests {
         for value in values {
             request.head.fields.append(name, value.as_bytes());
         }
-        let flow = filter.on_request(&mut exchange, &mut request).await;
+        let flow = filter.on_request(&fixture::stage().scene(), &mut exchange, &mut request).await;
         let user = flow.map(|_| exchange.user.as_deref().unwrap_or("nobody").to_owned());
         assert_eq!(user.is_err(), exchange.user.is_none());
         (user, request.head.fields.contains(name), exchange.challenge.to_string())
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn a_user_is_let_in_and_everybody_else_is_asked() {
         let filter = build(&format!("realm = 'in \"side\"'\nusers = {{ \"añna\" = \"{HASH}\" }}")).unwrap();
         // "añna:pass:word", with and without padding, and in another case of the scheme.
@@ -245,7 +251,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn a_forward_proxy_reads_its_own_field_and_removes_it() {
         let filter = build(&format!("users = {{ \"añna\" = \"{HASH}\" }}")).unwrap();
         let (user, kept, _) = ask(&filter, Role::Proxy, &["Basic YcOxbmE6cGFzczp3b3Jk"]).await;
@@ -255,14 +261,14 @@ mod tests {
         assert_eq!(challenge, "Basic realm=\"restricted\", charset=\"UTF-8\"");
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn credentials_go_on_unless_they_are_hidden() {
         let filter = build(&format!("users = {{ \"añna\" = \"{HASH}\" }}\nhide_credentials = true")).unwrap();
         let (user, kept, _) = ask(&filter, Role::Gateway, &["Basic YcOxbmE6cGFzczp3b3Jk"]).await;
         assert_eq!((user, kept), (Ok("añna".to_owned()), false));
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn users_of_the_file_are_known_and_an_unloaded_filter_lets_nobody_in() {
         let file = TextFile::new("basic-auth", format!("bob:{HASH}\n").as_bytes());
         let toml = format!("file = '{}'", file.0.display());

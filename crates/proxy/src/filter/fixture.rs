@@ -1,11 +1,50 @@
 //! Plain values that tests of filters and actions run on.
 
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sluice_http::{Body, FieldName, Fields, Request, RequestHead, Response, ResponseHead};
+use sluice_traffic::breaker::Change;
 
+use super::{Loading, Shared};
 use crate::exchange::{Client, Exchange};
 use crate::facts::Scheme;
+use crate::scene::Scene;
+use crate::upstream::live::Live;
+use crate::upstream::{Events, Upstream};
+use crate::world::{Clock, World};
+
+/// A worker's world without upstreams.
+pub(crate) struct Stage {
+    world: Rc<World>,
+    events: Rc<dyn Events>,
+}
+
+struct Nobody;
+
+impl Events for Nobody {
+    fn shed(&self, _: &Arc<Live>) {}
+
+    fn breaker_changed(&self, _: &Upstream, _: usize, _: Change) {}
+}
+
+/// A stage. Must be called on a `LocalRuntime`: `#[tokio::test(flavor = "local")]`.
+pub(crate) fn stage() -> Stage {
+    Stage { world: World::new(Clock::start(), 1), events: Rc::new(Nobody) }
+}
+
+impl Stage {
+    /// What filters see of it.
+    pub(crate) fn scene(&self) -> Scene<'_> {
+        Scene { world: &self.world, upstreams: &[], interim: &|_| {}, events: &self.events }
+    }
+}
+
+/// What a filter of route "shop" is loaded with.
+pub(crate) fn loading(shared: &Shared) -> Loading<'_> {
+    Loading { shared, route: "shop" }
+}
 
 /// An exchange of route "shop" from 192.0.2.7:4711 with request id "r-1" and this normalised path.
 #[allow(clippy::disallowed_methods, reason = "an Instant can only be made from the clock; no test reads it")]

@@ -15,6 +15,7 @@ use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::field_values::{Variables, compile_values, editable_name};
 use crate::problem::{At, Problems};
+use crate::scene::Scene;
 use crate::template::Template;
 
 /// Edits the fields of requests and responses.
@@ -78,7 +79,12 @@ impl Filter for Headers {
         Some(Headers { request: request?, response: response?, no_head: RequestHead::new("GET", "/") })
     }
 
-    async fn on_request(&self, exchange: &mut Exchange, request: &mut Request) -> Result<Flow, Failure> {
+    async fn on_request(
+        &self,
+        _scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Flow, Failure> {
         if !self.request.0.is_empty() {
             let head = &mut request.head;
             self.request.apply(
@@ -210,7 +216,7 @@ mod tests {
         fields.iter().map(|(_, name, value)| format!("{}: {}", text(name), text(value))).collect()
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn request_fields_are_removed_renamed_set_and_added_in_this_order() {
         let filter = build(
             "[request]
@@ -226,7 +232,8 @@ mod tests {
         fields.append(NameId::UserAgent, b"curl");
         fields.append(NameId::Cookie, b"a=1");
         fields.append(NameId::Accept, b"text/html");
-        let flow = filter.on_request(&mut fixture::exchange("/"), &mut request).await;
+        let flow =
+            filter.on_request(&fixture::stage().scene(), &mut fixture::exchange("/"), &mut request).await;
         assert!(matches!(flow, Ok(Flow::Continue)));
         let expected = [
             "Host: shop.example",
@@ -241,7 +248,7 @@ mod tests {
         assert_eq!(lines(&request.head.fields), expected);
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn response_values_see_the_exchange() {
         let filter = build(
             "[response]
@@ -257,13 +264,13 @@ mod tests {
         assert_eq!(lines(&response.head.fields), ["Server: sluice", "x-from: 192.0.2.7 shop http web 7"]);
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn a_value_cannot_split_the_head() {
         let filter = build("[request]\nset = { x-note = 'n={param.note}' }");
         let mut exchange = fixture::exchange("/");
         exchange.params.0.push((Arc::from("note"), "a\r\nX-Evil: 1".to_owned()));
         let mut request = fixture::request("GET", "/");
-        filter.on_request(&mut exchange, &mut request).await.unwrap();
+        filter.on_request(&fixture::stage().scene(), &mut exchange, &mut request).await.unwrap();
         assert_eq!(fixture::values(&request.head.fields, "x-note"), ["n=a  X-Evil: 1"]);
     }
 

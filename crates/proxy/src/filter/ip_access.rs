@@ -10,11 +10,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::Request;
 
-use super::{Filter, Flow, Shared};
+use super::{Carries, Filter, Flow, Loading};
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::line_file;
 use crate::problem::{At, Problems};
+use crate::scene::Scene;
 use crate::value::Network;
 
 /// Lets in by the client's address: the peer's, or what a trusted proxy said (`trusted_proxies` of the
@@ -103,12 +104,21 @@ impl Filter for IpAccess {
         config.allow_file.iter().chain(&config.deny_file).map(PathBuf::from).collect()
     }
 
-    fn load(&mut self, _shared: &Shared, at: &At, problems: &mut Problems) {
+    fn carries(_config: &Config) -> Carries {
+        Carries::Flows
+    }
+
+    fn load(&mut self, _loading: &Loading<'_>, at: &At, problems: &mut Problems) {
         self.allow.load(&at.key("allow_file"), problems);
         self.deny.load(&at.key("deny_file"), problems);
     }
 
-    async fn on_request(&self, exchange: &mut Exchange, _request: &mut Request) -> Result<Flow, Failure> {
+    async fn on_request(
+        &self,
+        _scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        _request: &mut Request,
+    ) -> Result<Flow, Failure> {
         match self.permits(exchange.client.address) {
             true => Ok(Flow::Continue),
             false => Err(Failure::Forbidden),
@@ -216,7 +226,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::filter::fixture;
+    use crate::filter::{Shared, fixture};
     use crate::line_file::tests::TextFile;
 
     fn build(toml: &str) -> Result<IpAccess, Vec<String>> {
@@ -225,7 +235,7 @@ mod tests {
         let at = At::root().key("ip_access");
         let mut built = IpAccess::build(&config, &at, &mut problems);
         if let Some(built) = &mut built {
-            built.load(&Shared::new(b""), &at, &mut problems);
+            built.load(&fixture::loading(&Shared::new(b"")), &at, &mut problems);
         }
         let told = || problems.iter().map(|problem| format!("{}: {}", problem.at, problem.message)).collect();
         built.filter(|_| problems.is_empty()).ok_or_else(told)
@@ -314,15 +324,15 @@ mod tests {
         );
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn the_trusted_address_decides() {
         let filter = build("allow = ['10.0.0.1']").unwrap();
         let mut exchange = fixture::exchange("/");
         let mut request = fixture::request("GET", "/");
-        let flow = filter.on_request(&mut exchange, &mut request).await;
+        let flow = filter.on_request(&fixture::stage().scene(), &mut exchange, &mut request).await;
         assert!(matches!(flow, Err(Failure::Forbidden)), "{flow:?}");
         exchange.client.address = "10.0.0.1".parse().unwrap();
-        let flow = filter.on_request(&mut exchange, &mut request).await;
+        let flow = filter.on_request(&fixture::stage().scene(), &mut exchange, &mut request).await;
         assert!(matches!(flow, Ok(Flow::Continue)), "{flow:?}");
     }
 

@@ -22,6 +22,7 @@ use crate::credentials::Verifier;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::problem::{At, Problems};
+use crate::scene::Scene;
 
 pub mod basic_auth;
 #[cfg(test)]
@@ -52,11 +53,18 @@ pub trait Filter: Debug + Send + Sync + Sized {
 
     /// Reads its files and takes what it needs of the process. Called once, on the control thread, before
     /// anything runs through it.
-    fn load(&mut self, _shared: &Shared, _at: &At, _problems: &mut Problems) {}
+    fn load(&mut self, _loading: &Loading<'_>, _at: &At, _problems: &mut Problems) {}
+
+    /// What its request phase works on. One that works on connections looks at no field and no body of the
+    /// request, which only stands for one then, and never answers; its response phase is not called.
+    fn carries(_config: &Self::Config) -> Carries {
+        Carries::Requests
+    }
 
     /// Runs before the action. May change the request, answer in the action's place, or fail.
     fn on_request(
         &self,
+        _scene: &Scene<'_>,
         _exchange: &mut Exchange,
         _request: &mut Request,
     ) -> impl Future<Output = Result<Flow, Failure>> {
@@ -72,6 +80,25 @@ pub trait Filter: Debug + Send + Sync + Sized {
     ) -> impl Future<Output = Result<(), Failure>> {
         std::future::ready(Ok(()))
     }
+}
+
+/// What a filter can work on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Carries {
+    /// HTTP requests.
+    Requests,
+    /// Connections of TCP listeners too.
+    Connections,
+    /// Flows of UDP listeners too: it decides at once, without waiting.
+    Flows,
+}
+
+/// What a filter is loaded with.
+pub struct Loading<'a> {
+    /// What the filters of the process share.
+    pub shared: &'a Shared,
+    /// The name of its route.
+    pub route: &'a str,
 }
 
 /// What the filters of a process share. It outlives every snapshot.
@@ -130,6 +157,16 @@ macro_rules! filters {
                 }
             }
 
+            /// The key that names it in a document.
+            pub fn name(&self) -> &'static str {
+                match self { $(Config::$name(_) => <$filter>::NAME,)* }
+            }
+
+            /// What it works on.
+            pub fn carries(&self) -> Carries {
+                match self { $(Config::$name(config) => <$filter>::carries(config),)* }
+            }
+
             /// The files it reads.
             pub fn files(&self) -> Vec<PathBuf> {
                 match self { $(Config::$name(config) => <$filter>::files(config),)* }
@@ -143,14 +180,19 @@ macro_rules! filters {
             }
 
             /// Reads its files; `at` is its place in the list, as for [`Config::build`].
-            pub fn load(&mut self, shared: &Shared, at: &At, problems: &mut Problems) {
+            pub fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
                 match self {
-                    $(Built::$name(filter) => filter.load(shared, &at.key(<$filter>::NAME), problems),)*
+                    $(Built::$name(filter) => filter.load(loading, &at.key(<$filter>::NAME), problems),)*
                 }
             }
 
-            async fn on_request(&self, exchange: &mut Exchange, request: &mut Request) -> Result<Flow, Failure> {
-                match self { $(Built::$name(filter) => filter.on_request(exchange, request).await,)* }
+            async fn on_request(
+                &self,
+                scene: &Scene<'_>,
+                exchange: &mut Exchange,
+                request: &mut Request,
+            ) -> Result<Flow, Failure> {
+                match self { $(Built::$name(filter) => filter.on_request(scene, exchange, request).await,)* }
             }
 
             async fn on_response(&self, exchange: &mut Exchange, response: &mut Response) -> Result<(), Failure> {
@@ -193,9 +235,13 @@ pub struct Entered {
 /// Runs `on_request` of each filter in order, until one answers or fails.
 ///
 /// Not cancel-safe: when it is dropped half-way, nobody knows how many were entered.
-pub async fn request_phase(filters: &[Built], exchange: &mut Exchange, request: &mut Request) -> Entered {
+pub async fn request_phase(
+    filters: &[Built],
+    scene: &Scene<'_>,
+    (exchange, request): (&mut Exchange, &mut Request),
+) -> Entered {
     for (index, filter) in filters.iter().enumerate() {
-        match filter.on_request(exchange, request).await {
+        match filter.on_request(scene, exchange, request).await {
             Ok(Flow::Continue) => {}
             flow => return Entered { count: index + 1, flow },
         }
@@ -265,7 +311,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn requests_pass_in_order_and_responses_in_reverse() {
         let filters = chain(
             "filters = [
@@ -273,17 +319,18 @@ mod tests {
                { headers = { request = { add = { x-way = 'in-2' } }, response = { add = { x-way = 'out-2' } } } },
              ]",
         );
+        let stage = fixture::stage();
         let mut exchange = fixture::exchange("/");
         let mut request = fixture::request("GET", "/");
         let mut response = fixture::response(200);
-        let entered = request_phase(&filters, &mut exchange, &mut request).await;
+        let entered = request_phase(&filters, &stage.scene(), (&mut exchange, &mut request)).await;
         assert!(entered.count == 2 && matches!(entered.flow, Ok(Flow::Continue)), "{entered:?}");
         response_phase(&filters, entered.count, &mut exchange, &mut response).await.unwrap();
         assert_eq!(fixture::values(&request.head.fields, "x-way"), ["in-1", "in-2"]);
         assert_eq!(fixture::values(&response.head.fields, "x-way"), ["out-2", "out-1"]);
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn only_entered_filters_see_the_response_and_the_failing_one_counts() {
         let filters = chain(
             "filters = [
@@ -292,10 +339,11 @@ mod tests {
                { headers = { request = { set = { x-late = '1' } }, response = { add = { x-way = 'out-3' } } } },
              ]",
         );
+        let stage = fixture::stage();
         let mut exchange = fixture::exchange("/");
         // Becomes "/..", which a rewrite refuses.
         let mut request = fixture::request("GET", "/.x");
-        let entered = request_phase(&filters, &mut exchange, &mut request).await;
+        let entered = request_phase(&filters, &stage.scene(), (&mut exchange, &mut request)).await;
         assert!(entered.count == 2 && matches!(entered.flow, Err(Failure::BadRequest)), "{entered:?}");
         assert!(fixture::values(&request.head.fields, "x-late").is_empty());
         let mut response = fixture::response(400);

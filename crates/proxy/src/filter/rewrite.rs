@@ -18,6 +18,7 @@ use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::pipeline::normalize;
 use crate::problem::{At, Problems};
+use crate::scene::Scene;
 use crate::template::{Escape, Template};
 
 /// Changes the path and the query that the endpoint sees. At most one of strip_prefix, replace_prefix, regex
@@ -105,7 +106,12 @@ impl Filter for Rewrite {
         Some(Rewrite { path, query })
     }
 
-    async fn on_request(&self, exchange: &mut Exchange, request: &mut Request) -> Result<Flow, Failure> {
+    async fn on_request(
+        &self,
+        _scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Flow, Failure> {
         let head = &mut request.head;
         if head.method == Method::Connect || head.target() == "*" {
             return Ok(Flow::Continue);
@@ -405,9 +411,13 @@ mod tests {
         exchange.params.0.push((Arc::from("id"), "a/b?c d".to_owned()));
         exchange.params.0.push((Arc::from("up"), "..".to_owned()));
         let mut request = fixture::request("GET", target);
-        let step = filter.on_request(&mut exchange, &mut request);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(step)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build_local(Default::default())
+            .unwrap();
+        runtime.block_on(async {
+            filter.on_request(&fixture::stage().scene(), &mut exchange, &mut request).await.map(drop)
+        })?;
         Ok(request.head.target().to_owned())
     }
 

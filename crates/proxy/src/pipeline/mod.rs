@@ -15,9 +15,10 @@ use std::sync::Arc;
 
 use hops::Hop;
 use problem_answer::Form;
-use sluice_http::{Method, NameId, Request, Response, ResponseHead};
+use sluice_http::{Body, Method, NameId, Request, RequestHead, Response, ResponseHead};
 
-use crate::action::{self, Acted, Action};
+use crate::action::forward::Forward;
+use crate::action::{Acted, Action};
 use crate::config::model::Route;
 use crate::exchange::{Exchange, Outcome, Role, TargetForm};
 use crate::failure::Failure;
@@ -25,10 +26,12 @@ use crate::filter::{self, Flow};
 use crate::listener::LocalListener;
 use crate::relay::End;
 use crate::route::Lookup;
+use crate::scene::Scene;
+use crate::upstream::Events;
 use crate::worker::{Running, Worker};
 
 /// Where an exchange takes place: nothing in it changes while the exchange lasts.
-pub struct Scene<'a> {
+pub struct Place<'a> {
     /// The worker.
     pub worker: &'a Rc<Worker>,
     /// The snapshot, with the worker's own part of it.
@@ -37,6 +40,14 @@ pub struct Scene<'a> {
     pub listener: &'a Rc<LocalListener>,
     /// Takes interim responses for the client.
     pub interim: &'a dyn Fn(ResponseHead),
+}
+
+impl Place<'_> {
+    /// What filters and actions may use of it.
+    pub fn scene<'s>(&'s self, events: &'s Rc<dyn Events>) -> Scene<'s> {
+        let (world, upstreams) = (&self.worker.world, &self.running.upstreams);
+        Scene { world, upstreams, interim: self.interim, events }
+    }
 }
 
 /// What the pipeline gives.
@@ -49,22 +60,23 @@ pub enum Handled {
 
 /// Handles a request. The request stays with the caller, so that what is left of its body can be dealt
 /// with after the answer. Cancel-safe in the sense that dropping it abandons the attempt at the endpoint.
-pub async fn handle(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Request) -> Handled {
+pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Request) -> Handled {
     if exchange.form == TargetForm::Origin {
         exchange.form = TargetForm::of(&request.head);
     }
     normalize::origin_form(&mut request.head);
-    let route = match find(scene, exchange, request) {
+    let route = match find(place, exchange, request) {
         Ok(route) => route,
-        Err(failure) => return Handled::Response(fail(scene, exchange, request, failure)),
+        Err(failure) => return Handled::Response(fail(place, exchange, request, failure)),
     };
-    if let Some(answer) = limited(scene, exchange, request) {
+    if let Some(answer) = limited(place, exchange, request) {
         return Handled::Response(answer);
     }
-    forwarded::apply(&mut request.head, exchange, &scene.listener.shared.forwarded);
-    let entered = filter::request_phase(&route.filters, exchange, request).await;
+    forwarded::apply(&mut request.head, exchange, &place.listener.shared.forwarded);
+    let events = place.worker.events();
+    let entered = filter::request_phase(&route.filters, &place.scene(&events), (exchange, request)).await;
     let acted = match entered.flow {
-        Ok(Flow::Continue) => act(scene, route, exchange, request).await,
+        Ok(Flow::Continue) => act(place, route, exchange, request).await,
         Ok(Flow::Answer(response)) => {
             exchange.outcome = Outcome::Answered;
             Ok(Acted::Response(response))
@@ -74,43 +86,71 @@ pub async fn handle(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Re
     let mut response = match acted {
         Ok(Acted::Switched(head, connection)) => return Handled::Switched(head, connection),
         Ok(Acted::Response(response)) => response,
-        Err(failure) => fail(scene, exchange, request, failure),
+        Err(failure) => fail(place, exchange, request, failure),
     };
     let mut left = entered.count;
     while let Err(interrupted) = filter::response_phase(&route.filters, left, exchange, &mut response).await {
-        response = fail(scene, exchange, request, interrupted.failure);
+        response = fail(place, exchange, request, interrupted.failure);
         left = interrupted.left;
     }
-    mark(scene, exchange, &mut response);
+    mark(place, exchange, &mut response);
     Handled::Response(response)
 }
 
+/// Finds the route of a connection or flow, and passes it through the filters. `head` stands for a request:
+/// its host is the server name that the client asked for. Cancel-safe.
+///
+/// # Errors
+/// [`Failure::NoRoute`], or how a filter refused it.
+pub async fn admit<'a>(
+    place: &'a Place<'_>,
+    exchange: &mut Exchange,
+    head: RequestHead,
+) -> Result<(&'a Forward, RequestHead), Failure> {
+    let model = &place.running.snapshot.model;
+    let now = place.worker.world.unix(exchange.started).as_secs();
+    let index = model.streams.find(&exchange.facts(&head), now).ok_or(Failure::NoRoute)?;
+    let route = &model.routes[index];
+    exchange.route = Arc::clone(&place.running.names[index]);
+    exchange.route_index = Some(index);
+    // The check of the document lets no other action pass, and no filter that answers.
+    let Action::Forward(forward) = &route.action else { return Err(Failure::Internal) };
+    let mut request = Request { head, body: Body::Empty };
+    let events = place.worker.events();
+    let entered =
+        filter::request_phase(&route.filters, &place.scene(&events), (exchange, &mut request)).await;
+    match entered.flow? {
+        Flow::Continue => Ok((forward, request.head)),
+        Flow::Answer(_) => Err(Failure::Internal),
+    }
+}
+
 /// The answer to a request that may travel no further.
-fn limited(scene: &Scene<'_>, exchange: &mut Exchange, request: &mut Request) -> Option<Response> {
+fn limited(place: &Place<'_>, exchange: &mut Exchange, request: &mut Request) -> Option<Response> {
     let counts = matches!(request.head.method, Method::Options | Method::Trace);
     if !counts || !request.head.fields.contains(NameId::MaxForwards) {
         return None;
     }
-    let now = scene.worker.world.clock.unix().as_secs();
-    exchange.allow = scene.running.snapshot.model.table.allow(&exchange.facts(&request.head), now);
+    let now = place.worker.world.clock.unix().as_secs();
+    exchange.allow = place.running.snapshot.model.table.allow(&exchange.facts(&request.head), now);
     match hops::max_forwards(&mut request.head, &exchange.allow) {
         Ok(Hop::On) => None,
         Ok(Hop::Here(mut response)) => {
             exchange.outcome = Outcome::Answered;
-            mark(scene, exchange, &mut response);
+            mark(place, exchange, &mut response);
             Some(response)
         }
-        Err(failure) => Some(fail(scene, exchange, request, failure)),
+        Err(failure) => Some(fail(place, exchange, request, failure)),
     }
 }
 
 /// Normalises the path and finds the route.
-fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) -> Result<&'a Route, Failure> {
-    let named = check_name(scene, exchange, request);
+fn find<'a>(place: &'a Place<'_>, exchange: &mut Exchange, request: &Request) -> Result<&'a Route, Failure> {
+    let named = check_name(place, exchange, request);
     exchange.path = normalize::path(request.head.path())?.into_owned();
     hops::check_loop(&request.head)?;
-    let model = &scene.running.snapshot.model;
-    let now = scene.worker.world.unix(exchange.started).as_secs();
+    let model = &place.running.snapshot.model;
+    let now = place.worker.world.unix(exchange.started).as_secs();
     // A tunnel to where the client likes is only for routes that say so.
     let table = model.table_for(request.head.method).ok_or(Failure::MethodNotAllowed)?;
     let found = table.find(&exchange.facts(&request.head), now);
@@ -122,7 +162,7 @@ fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) ->
         Lookup::Found { route, params } => {
             let found = &model.routes[route];
             exchange.params = params;
-            exchange.route = Arc::clone(&scene.running.names[route]);
+            exchange.route = Arc::clone(&place.running.names[route]);
             exchange.route_index = Some(route);
             if found.action.is_proxy() {
                 exchange.role = Role::Proxy;
@@ -139,8 +179,8 @@ fn find<'a>(scene: &'a Scene<'_>, exchange: &mut Exchange, request: &Request) ->
 
 /// A connection opened for one name carries no requests for names of another certificate: who looked at the
 /// first name only (a firewall, a pass-through, client authentication) would be fooled.
-fn check_name(scene: &Scene<'_>, exchange: &Exchange, request: &Request) -> Result<(), Failure> {
-    let (Some(server), Some(secured)) = (&scene.listener.tls, &exchange.client.tls) else { return Ok(()) };
+fn check_name(place: &Place<'_>, exchange: &Exchange, request: &Request) -> Result<(), Failure> {
+    let (Some(server), Some(secured)) = (&place.listener.tls, &exchange.client.tls) else { return Ok(()) };
     match server.permits(secured.sni.as_deref(), request.head.authority()) {
         true => Ok(()),
         false => Err(Failure::MisdirectedRequest),
@@ -148,22 +188,19 @@ fn check_name(scene: &Scene<'_>, exchange: &Exchange, request: &Request) -> Resu
 }
 
 async fn act(
-    scene: &Scene<'_>,
+    place: &Place<'_>,
     route: &Route,
     exchange: &mut Exchange,
     request: &mut Request,
 ) -> Result<Acted, Failure> {
-    let events = scene.worker.events();
-    let action_scene = action::Scene {
-        world: &scene.worker.world,
-        upstreams: &scene.running.upstreams,
-        interim: scene.interim,
-        events: &events,
-        outward: scene.running.outward.as_deref(),
-    };
+    let events = place.worker.events();
+    let scene = place.scene(&events);
     match &route.action {
-        Action::Forward(forward) => forward.run(&action_scene, exchange, request).await,
-        Action::ForwardProxy(proxy) => Box::pin(proxy.run(&action_scene, exchange, request)).await,
+        Action::Forward(forward) => forward.run(&scene, exchange, request).await,
+        Action::ForwardProxy(proxy) => {
+            let outward = place.running.outward.as_deref().ok_or(Failure::Internal)?;
+            Box::pin(proxy.run((&scene, outward), exchange, request)).await
+        }
         Action::Respond(respond) => {
             exchange.outcome = Outcome::Answered;
             Ok(Acted::Response(respond.answer(exchange, &request.head)))
@@ -176,16 +213,16 @@ async fn act(
 }
 
 /// The only place in the pipeline where a failure becomes an answer.
-fn fail(scene: &Scene<'_>, exchange: &mut Exchange, request: &Request, failure: Failure) -> Response {
+fn fail(place: &Place<'_>, exchange: &mut Exchange, request: &Request, failure: Failure) -> Response {
     exchange.outcome = Outcome::Failed(failure);
     let mut response = problem_answer::answer(failure, exchange, Form::of(&request.head));
-    mark(scene, exchange, &mut response);
+    mark(place, exchange, &mut response);
     response
 }
 
 /// What every answer carries of us.
-fn mark(scene: &Scene<'_>, exchange: &Exchange, response: &mut Response) {
-    let policy = &scene.listener.shared.forwarded;
+fn mark(place: &Place<'_>, exchange: &Exchange, response: &mut Response) {
+    let policy = &place.listener.shared.forwarded;
     forwarded::apply_to_answer(&mut response.head, exchange, policy);
     if policy.forwarded.via && exchange.outcome == Outcome::Completed {
         response.head.fields.append(NameId::Via, b"1.1 sluice");

@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::filter::Built;
 use crate::listener::LocalListener;
 use crate::observe::access_log::Captured;
-use crate::pipeline::{self, Handled, Scene};
+use crate::pipeline::{self, Handled, Place};
 use crate::relay;
 use crate::wire::Link;
 use crate::worker::Running;
@@ -173,8 +173,8 @@ impl Served<'_> {
     ) {
         let worker = &self.arrival.worker;
         let mut request = Request { head: stand_in(target, claim), body: Body::Empty };
-        let scene = Scene { worker, running: self.running, listener: self.listener, interim: &|_| {} };
-        let handled = Box::pin(pipeline::handle(&scene, exchange, &mut request)).await;
+        let place = Place { worker, running: self.running, listener: self.listener, interim: &|_| {} };
+        let handled = Box::pin(pipeline::handle(&place, exchange, &mut request)).await;
         let mut answer = Vec::new();
         let Handled::Switched(_, mut endpoint) = handled else {
             socks5::reply(refusal(exchange.outcome), None, &mut answer);

@@ -17,11 +17,12 @@ use super::outward::Outward;
 use super::parent::{Handshake, Parent};
 use super::rules::{Decision, Destination, Kind};
 use super::{ForwardProxy, Tell, destination};
-use crate::action::{Acted, Scene};
+use crate::action::Acted;
 use crate::exchange::{Exchange, Outcome, TargetForm};
 use crate::failure::Failure;
 use crate::pipeline::forwarded;
 use crate::resolve::{self, Unresolved, race};
+use crate::scene::Scene;
 use crate::stream::{Care, Socket, Stream};
 use crate::upstream::config::Timeouts;
 use crate::upstream::connection::{Connection, Origin};
@@ -53,11 +54,10 @@ impl ForwardProxy {
     /// Cancel-safe in the sense that dropping it abandons the connection.
     pub async fn run(
         &self,
-        scene: &Scene<'_>,
+        (scene, outward): (&Scene<'_>, &Outward),
         exchange: &mut Exchange,
         request: &mut Request,
     ) -> Result<Acted, Failure> {
-        let outward = scene.outward.ok_or(Failure::Internal)?;
         let kind = if request.head.method == Method::Connect { Kind::Connect } else { Kind::Plain };
         if kind == Kind::Plain && exchange.form != TargetForm::Http {
             return Err(Failure::NotProxied);

@@ -15,6 +15,7 @@ use super::{Filter, Flow};
 use crate::exchange::{Exchange, GrpcWeb};
 use crate::failure::Failure;
 use crate::problem::{At, Problems};
+use crate::scene::Scene;
 
 /// Translates gRPC-Web requests (`application/grpc-web`, `application/grpc-web-text`) to gRPC and their answers
 /// back, so that browsers can call gRPC services. Other requests pass untouched. It has no settings: `{}`.
@@ -34,7 +35,12 @@ impl Filter for Translate {
         Some(Translate)
     }
 
-    async fn on_request(&self, exchange: &mut Exchange, request: &mut Request) -> Result<Flow, Failure> {
+    async fn on_request(
+        &self,
+        _scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Flow, Failure> {
         let Some((sent, format)) = kind(content_type(&request.head.fields)) else {
             return Ok(Flow::Continue);
         };
@@ -141,7 +147,7 @@ mod tests {
     use bytes::Bytes;
     use sluice_http::{Body, BodyError, Frame, Source};
 
-    use super::super::fixture::{exchange, name, request, response, values};
+    use super::super::fixture::{exchange, name, request, response, stage, values};
     use super::*;
 
     /// A body that gives these frames, with a pause before each.
@@ -224,11 +230,14 @@ mod tests {
 
     async fn enter(request: &mut Request) -> Exchange {
         let mut exchange = exchange("/shop.Shop/Buy");
-        assert!(matches!(Translate.on_request(&mut exchange, request).await, Ok(Flow::Continue)));
+        assert!(matches!(
+            Translate.on_request(&stage().scene(), &mut exchange, request).await,
+            Ok(Flow::Continue)
+        ));
         exchange
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn a_grpc_web_request_becomes_grpc() {
         for (content_type, accept, expected, wanted) in [
             ("application/grpc-web", "", "application/grpc", GrpcWeb::Binary),
@@ -258,7 +267,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn another_request_passes_untouched() {
         for content_type in [
             "",
@@ -281,7 +290,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn a_text_request_is_decoded_however_it_is_cut_and_padded() {
         let message = b"\0\0\0\0\x06abcdef";
         let whole = STANDARD.encode(message).into_bytes();
@@ -310,7 +319,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn broken_base64_breaks_the_body_off() {
         let texts = [
             "A", "AA", "AAA", "AAAA=", "AAAAA", "A===", "=AAA", "AA=A", "AAA=A", "AAA-", "AAA_", "AA A",
@@ -331,7 +340,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn a_binary_body_and_its_length_pass_untouched() {
         let mut request =
             web_request("application/grpc-web", "", Body::Full(Bytes::from_static(b"\0\0\0\0\x02hi")));
@@ -340,7 +349,7 @@ mod tests {
         assert!(matches!(&request.body, Body::Full(body) if body == "\0\0\0\0\x02hi"));
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "local")]
     async fn trailers_become_the_last_frame() {
         let frame = trailer_frame("grpc-status: 0\r\nx-sum: 3\r\n");
         for (wanted, expected) in [

@@ -18,7 +18,7 @@ use crate::failure::{Connection, Failure};
 use crate::listener::LocalListener;
 use crate::observe::access_log::Captured;
 use crate::pipeline::problem_answer::{self, Form};
-use crate::pipeline::{self, Handled, Scene};
+use crate::pipeline::{self, Handled, Place};
 use crate::protocol::http2;
 use crate::relay::{self, End};
 use crate::worker::Running;
@@ -118,10 +118,10 @@ async fn respond(
             session.conn.interim(head);
         }
     };
-    let scene = Scene { worker: &session.arrival.worker, running, listener, interim: &interim };
+    let place = Place { worker: &session.arrival.worker, running, listener, interim: &interim };
     let handled = {
         // Pinned where it was made: a future of this size is not moved about.
-        let handle = pin!(pipeline::handle(&scene, exchange, request));
+        let handle = pin!(pipeline::handle(&place, exchange, request));
         watch(session, listener, handle).await
     };
     let handled = match handled {

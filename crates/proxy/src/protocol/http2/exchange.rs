@@ -22,7 +22,7 @@ use crate::h2_stream::StreamEnd;
 use crate::listener::LocalListener;
 use crate::observe::access_log::Captured;
 use crate::pipeline::problem_answer::{self, Form};
-use crate::pipeline::{self, Handled, Scene};
+use crate::pipeline::{self, Handled, Place};
 use crate::relay::{self, End};
 use crate::worker::Running;
 
@@ -136,9 +136,9 @@ impl Setting<'_> {
     async fn respond(&self, exchange: &mut Exchange, request: &mut Request, stream: Option<RecvStream>) {
         let interim = |head: ResponseHead| self.reply.interim(&head);
         let worker = &self.session.arrival.worker;
-        let scene = Scene { worker, running: self.running, listener: self.listener, interim: &interim };
+        let place = Place { worker, running: self.running, listener: self.listener, interim: &interim };
         let handled = {
-            let handle = pin!(pipeline::handle(&scene, exchange, request));
+            let handle = pin!(pipeline::handle(&place, exchange, request));
             self.watch(handle).await
         };
         match handled {

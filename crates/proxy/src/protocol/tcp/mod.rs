@@ -8,18 +8,16 @@ mod hello;
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 
 use sluice_http::RequestHead;
 
 use super::Arrival;
-use crate::action::{self, Action};
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::Failure;
 use crate::listener::LocalListener;
 use crate::observe::access_log::Captured;
-use crate::pipeline::finish;
+use crate::pipeline::{self, Place, finish};
 use crate::relay::{self, End as _, Ended, Relayed};
 use crate::stream::Socket;
 use crate::wire::Link;
@@ -61,7 +59,7 @@ fn outcome(ended: Ended) -> Outcome {
 
 async fn run(
     arrival: &Arrival,
-    listener: &LocalListener,
+    listener: &Rc<LocalListener>,
     running: &Rc<Running>,
     (exchange, link): (&mut Exchange, &mut Link),
 ) -> Result<Relayed, Failure> {
@@ -72,24 +70,10 @@ async fn run(
         false => String::new(),
     };
     let head = stand_in(&name);
-    let now = worker.world.unix(exchange.started).as_secs();
-    let route = running.snapshot.model.streams.find(&exchange.facts(&head), now);
-    let route = route.ok_or(Failure::NoRoute)?;
-    exchange.route = Arc::clone(&running.names[route]);
-    exchange.route_index = Some(route);
-    let Action::Forward(forward) = &running.snapshot.model.routes[route].action else {
-        // The check of the document lets no other action pass.
-        return Err(Failure::Internal);
-    };
+    let place = Place { worker, running, listener, interim: &|_| {} };
+    let (forward, head) = pipeline::admit(&place, exchange, head).await?;
     let events = worker.events();
-    let scene = action::Scene {
-        world: &worker.world,
-        upstreams: &running.upstreams,
-        interim: &|_| {},
-        events: &events,
-        outward: None,
-    };
-    let mut endpoint = forward.connect(&scene, exchange, &head).await?;
+    let mut endpoint = forward.connect(&place.scene(&events), exchange, &head).await?;
     Ok(relay::run(link, &mut *endpoint, listener.shared.timeouts.idle, &worker.world).await)
 }
 

@@ -12,12 +12,12 @@ mod flow;
 mod flows;
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::ReadBuf;
@@ -25,13 +25,12 @@ use tokio::net::UdpSocket;
 
 use super::Arrival;
 use super::tcp::stand_in;
-use crate::action::{self, Action};
 use crate::exchange::{Exchange, Outcome};
 use crate::facts::Scheme;
 use crate::failure::Failure;
 use crate::listener::{LocalListener, Open};
 use crate::observe::access_log::Captured;
-use crate::pipeline::finish;
+use crate::pipeline::{self, Place, finish};
 use crate::upstream::Local;
 use crate::upstream::pick::Choice;
 use crate::worker::{Running, Worker};
@@ -137,7 +136,7 @@ impl Port {
         let arrival = Arrival { worker: Rc::clone(worker), peer: client, scheme: Scheme::Http, tls: None };
         let mut exchange = arrival.begin(listener, now, None);
         let running = worker.running();
-        let begun = self.route(&running, &mut exchange).and_then(|(local, choice)| {
+        let begun = self.route(listener, &running, &mut exchange).and_then(|(local, choice)| {
             let flow = Flow::open(&local.shared.endpoints[choice.index])?;
             Ok((local, choice, flow))
         });
@@ -165,26 +164,22 @@ impl Port {
         });
     }
 
-    fn route(&self, running: &Running, exchange: &mut Exchange) -> Result<(Rc<Local>, Choice), Failure> {
-        let worker = &self.worker;
-        let (head, now) = (stand_in(""), worker.world.unix(exchange.started).as_secs());
-        let model = &running.snapshot.model;
-        let route = model.streams.find(&exchange.facts(&head), now).ok_or(Failure::NoRoute)?;
-        exchange.route = Arc::clone(&running.names[route]);
-        exchange.route_index = Some(route);
-        let Action::Forward(forward) = &model.routes[route].action else {
-            // The check of the document lets no other action pass.
-            return Err(Failure::Internal);
+    fn route(
+        &self,
+        listener: &Rc<LocalListener>,
+        running: &Rc<Running>,
+        exchange: &mut Exchange,
+    ) -> Result<(Rc<Local>, Choice), Failure> {
+        let place = Place { worker: &self.worker, running, listener, interim: &|_| {} };
+        // Nothing may keep the socket's other clients waiting: filters of flows decide at once, see
+        // `filter::Carries`.
+        let admitted = {
+            let admitted = pin!(pipeline::admit(&place, exchange, stand_in("")));
+            admitted.poll(&mut Context::from_waker(Waker::noop()))
         };
-        let events = worker.events();
-        let scene = action::Scene {
-            world: &worker.world,
-            upstreams: &running.upstreams,
-            interim: &|_| {},
-            events: &events,
-            outward: None,
-        };
-        forward.choose(&scene, exchange, &head)
+        let Poll::Ready(admitted) = admitted else { return Err(Failure::Internal) };
+        let (forward, head) = admitted?;
+        forward.choose(&place.scene(&self.worker.events()), exchange, &head)
     }
 
     /// Sends to a client: without waiting, as the sockets of flows do.
