@@ -21,6 +21,7 @@ pub mod field_values;
 pub mod filter;
 pub mod gateway;
 pub mod h2_message;
+pub mod h2_push;
 pub mod h2_stream;
 pub mod health;
 pub mod line_file;

@@ -64,6 +64,7 @@ const STOREYS: &[&[&str]] = &[
         "stream",
         "wire",
         "h2_message",
+        "h2_push",
         "h2_stream",
         "websocket",
         "relay",

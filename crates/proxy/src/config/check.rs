@@ -373,7 +373,8 @@ fn check_route(route: &RouteDocument, upstreams: &[&str], at: &At, problems: &mu
         .filter_map(|(index, config)| config.build(&at.key("filters").index(index), problems))
         .collect();
     let action = check_action(route, upstreams, at, problems)?;
-    Some(Route { name: Arc::from(route.name.as_str()), filters, action })
+    let listeners = route.matches.listeners.clone().into();
+    Some(Route { name: Arc::from(route.name.as_str()), listeners, filters, action })
 }
 
 fn check_action(

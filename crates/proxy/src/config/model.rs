@@ -67,6 +67,8 @@ impl Model {
 pub struct Route {
     /// Its name.
     pub name: Arc<str>,
+    /// The listeners it is for; empty: all of them.
+    pub listeners: Box<[String]>,
     /// Its filters, in the order written.
     pub filters: Vec<filter::Built>,
     /// What it does.
