@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use sluice_testkit::{Gateway, eventually, http as http1};
+use sluice_testkit::{Gateway, eventually, free_port, http as http1};
 use tokio::net::TcpListener;
 
 use super::client::{Answer, Client, finish, send_all};
@@ -130,7 +130,7 @@ async fn failures_of_the_gateway_are_statuses_of_grpc() {
         })
     })
     .await;
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let gone = format!("127.0.0.1:{}", free_port());
     let more = format!(
         "[[routes]]\nname = \"gone\"\nmatch = {{ path = \"/gone\", hosts = [\"a.example\"] }}\nforward = {{ upstream = \"gone\" }}\n\
          [[routes]]\nname = \"get\"\nmatch = {{ path = \"/get\", hosts = [\"a.example\"], methods = [\"GET\"] }}\nforward = {{ upstream = \"app\" }}\n\
