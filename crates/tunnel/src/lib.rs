@@ -1,0 +1,3 @@
+//! Reverse tunnels: Cranker 1.0 and 3.0, both ends, and the connector as a library.
+
+pub mod websocket;
