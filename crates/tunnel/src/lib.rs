@@ -1,3 +1,6 @@
 //! Reverse tunnels: Cranker 1.0 and 3.0, both ends, and the connector as a library.
 
+pub mod event;
+pub mod registration;
+pub mod text;
 pub mod websocket;
