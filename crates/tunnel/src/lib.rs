@@ -2,5 +2,7 @@
 
 pub mod event;
 pub mod registration;
+pub mod settings;
 pub mod text;
+pub mod v1;
 pub mod websocket;

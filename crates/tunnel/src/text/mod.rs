@@ -17,6 +17,8 @@ use sluice_http::reasons::reasons;
 use sluice_http::{FieldName, Fields, Name, NameId, h1};
 
 pub use request::{Content, Marker, Upgrades, read_request, write_request};
+pub(crate) use request::{END, switches};
+pub(crate) use response::has_content;
 pub use response::{read_response, write_response};
 
 reasons! {
