@@ -90,7 +90,7 @@ impl Connector {
                 self.state = State::HalfClosed;
                 self.socket.send_text(END, now);
             }
-            State::Answered | State::Switched => self.over(Close::new(Close::NORMAL, ""), now),
+            State::Answered | State::Switched => self.over(&Close::new(Close::NORMAL, ""), now),
             _ => {}
         }
     }
@@ -98,7 +98,7 @@ impl Connector {
     /// There is no answer, or not all of it.
     pub fn fail(&mut self, reason: &str, now: Duration) {
         if !matches!(self.state, State::Idle | State::Over) {
-            self.over(Close::new(Close::ERROR, reason), now);
+            self.over(&Close::new(Close::ERROR, reason), now);
         }
     }
 
@@ -107,10 +107,10 @@ impl Connector {
         if !matches!(self.state, State::Idle | State::Over) {
             self.queue.push_back(Call::Cancelled(StreamId::ONLY, Cancel::Closed));
         }
-        self.over(Close::new(Close::GOING_AWAY, reason), now);
+        self.over(&Close::new(Close::GOING_AWAY, reason), now);
     }
 
-    fn over(&mut self, close: Close, now: Duration) {
+    fn over(&mut self, close: &Close, now: Duration) {
         if self.socket.is_open() {
             self.socket.finish(close.code, &close.reason, now);
             self.state = State::Over;
@@ -144,7 +144,7 @@ impl Connector {
     fn request(&mut self, text: &[u8], now: Duration) {
         let Ok((head, content)) = read_request(text, Marker::Written) else {
             // Nothing was begun, so nothing is cancelled.
-            return self.over(Close::new(Close::ERROR, "malformed request head"), now);
+            return self.over(&Close::new(Close::ERROR, "malformed request head"), now);
         };
         let upgrades = if self.settings.extensions.upgrade { Upgrades::Kept } else { Upgrades::Dropped };
         self.state = State::Busy;
@@ -167,7 +167,7 @@ impl Connector {
         }
         self.queue.push_back(Call::End(StreamId::ONLY));
         if self.state == State::HalfClosed {
-            self.over(Close::new(Close::NORMAL, ""), now);
+            self.over(&Close::new(Close::NORMAL, ""), now);
         }
     }
 
@@ -181,7 +181,7 @@ impl Connector {
 
     fn cancel(&mut self, cancel: Cancel, now: Duration) {
         self.queue.push_back(Call::Cancelled(StreamId::ONLY, cancel));
-        self.over(Close::new(Close::ERROR, "request body of the wrong length"), now);
+        self.over(&Close::new(Close::ERROR, "request body of the wrong length"), now);
     }
 
     fn breach(&mut self, now: Duration) {

@@ -66,6 +66,10 @@ impl Gateway {
         matches!(self.state, State::Idle) && self.socket.is_open()
     }
 
+    pub(crate) fn is_busy(&self) -> bool {
+        !matches!(self.state, State::Idle | State::Over)
+    }
+
     /// Sends a request.
     ///
     /// # Errors
@@ -106,12 +110,20 @@ impl Gateway {
         }
     }
 
-    /// Gives the exchange, or the idle tunnel, up.
-    pub fn close(&mut self, reason: &str, now: Duration) {
-        self.over(Close::new(Close::GOING_AWAY, reason), now);
+    /// Gives the exchange up: nothing more is heard of it.
+    pub fn give_up(&mut self, now: Duration) {
+        self.over(&Close::new(Close::GOING_AWAY, "Going away"), now);
     }
 
-    fn over(&mut self, close: Close, now: Duration) {
+    /// Closes the tunnel; a running exchange fails.
+    pub fn close(&mut self, reason: &str, now: Duration) {
+        if self.is_busy() {
+            self.queue.push_back(Answer::Failed(StreamId::ONLY, Fault::GoneAway));
+        }
+        self.over(&Close::new(Close::GOING_AWAY, reason), now);
+    }
+
+    fn over(&mut self, close: &Close, now: Duration) {
         if self.socket.is_open() {
             self.socket.finish(close.code, &close.reason, now);
             self.state = State::Over;
@@ -124,7 +136,7 @@ impl Gateway {
         if !matches!(self.state, State::Idle | State::Over) {
             self.queue.push_back(Answer::Failed(StreamId::ONLY, fault));
         }
-        self.over(Close::new(Close::ERROR, "ERRORED"), now);
+        self.over(&Close::new(Close::ERROR, "ERRORED"), now);
     }
 
     /// What happened next; `None` asks for more bytes.

@@ -241,7 +241,7 @@ fn a_client_that_goes_closes_the_tunnel_with_1001() {
     let mut gateway = gateway();
     gateway.request(&get(), Content::Unknown, NOW).unwrap();
     written(gateway.socket());
-    gateway.close("Going away", NOW);
+    gateway.give_up(NOW);
     gateway.data(Bytes::from_static(b"late"), NOW);
     assert_eq!(written(gateway.socket()), b"\x88\x0c\x03\xe9Going away");
     let mut buf = BytesMut::from(&[head(), close_frame(1000, "")].concat()[..]);

@@ -70,7 +70,7 @@ reasons! {
         MessageTooLarge "websocket-message-too-large" "a message is larger than allowed",
         Unexpected "tunnel-unexpected-message" "a message stands where the tunnel's protocol has none",
         BadFrame "tunnel-bad-frame" "a frame of the tunnel's protocol is malformed",
-        TooManyStreams "tunnel-too-many-streams" "the peer opens more streams than allowed",
+        Unread "tunnel-unread" "the peer makes us answer and reads no answers",
     }
 }
 
@@ -80,7 +80,7 @@ impl Breach {
         match self {
             Breach::MessageTooLarge => Close::TOO_BIG,
             Breach::BadReason => Close::INVALID,
-            Breach::TooManyStreams => Close::POLICY,
+            Breach::Unread => Close::POLICY,
             _ => Close::PROTOCOL,
         }
     }

@@ -30,7 +30,8 @@ impl Output {
         self.tail.extend_from_slice(bytes);
     }
 
-    fn put_part(&mut self, bytes: Bytes) {
+    /// Adds the bytes themselves, unless they are so few that a copy is cheaper.
+    pub fn put_part(&mut self, bytes: Bytes) {
         if bytes.len() < SMALL {
             return self.put(&bytes);
         }
