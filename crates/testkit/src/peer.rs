@@ -69,12 +69,13 @@ impl Peer {
         Peer::start("nginx", &["-c", &path, "-e", &log], port, scratch).await
     }
 
-    /// HAProxy with one frontend that sends everything to `origin`.
-    pub async fn haproxy(origin: SocketAddr) -> Peer {
+    /// HAProxy with one frontend that sends everything to `origin`; `words` follow the address that it binds:
+    /// `proto h2`, `accept-proxy`.
+    pub async fn haproxy(origin: SocketAddr, words: &str) -> Peer {
         let (scratch, port) = (Scratch::new(), free_port());
         let document = format!(
             "defaults\n  mode http\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n\
-             frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\n\
+             frontend f\n  bind 127.0.0.1:{port} {words}\n  default_backend b\n\
              backend b\n  server s {origin}\n"
         );
         let path = scratch.write("haproxy.cfg", document).display().to_string();
