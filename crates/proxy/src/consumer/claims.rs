@@ -15,9 +15,12 @@ const MOST_CLAIMS: usize = 128;
 /// How deep claims are read.
 const DEEPEST: usize = 4;
 
+/// Names with their texts.
+type Named = Vec<(Box<str>, Box<str>)>;
+
 /// The claims of a token that was found right. Cloning is cheap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claims(Arc<Vec<(Box<str>, Box<str>)>>);
+pub struct Claims(Arc<Named>);
 
 impl Claims {
     /// What an object says: numbers and truth values as they are written; a list of texts or numbers with a space
@@ -39,7 +42,7 @@ impl Claims {
     }
 }
 
-fn read(name: &str, value: &Value, (found, depth): (&mut Vec<(Box<str>, Box<str>)>, usize)) {
+fn read(name: &str, value: &Value, (found, depth): (&mut Named, usize)) {
     let text = match value {
         Value::Object(entries) if depth > 0 => {
             for (key, value) in entries {

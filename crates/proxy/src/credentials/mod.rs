@@ -17,7 +17,7 @@ mod users;
 mod verify;
 
 pub use hash::{Hash, Making, StoredHash, Unreadable, make};
-pub use key::{Digest, KeyHash, Secret};
+pub use key::{Digest, KeyForm, KeyHash, LONGEST_KEY, Secret};
 pub use users::Users;
 pub use verify::{Claim, Verifier};
 

@@ -26,12 +26,16 @@ use crate::problem::{At, Problems};
 use crate::scene::Scene;
 
 pub mod acl;
+pub mod api_key;
 pub mod basic_auth;
+mod challenge;
+pub mod except;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod grpc_web;
 pub mod headers;
 pub mod ip_access;
+pub mod lookup;
 pub mod query_edits;
 pub mod rewrite;
 
@@ -209,6 +213,8 @@ macro_rules! filters {
 filters! {
     /// Lets in who proves to be a user, by name and password (RFC 7617).
     BasicAuth => basic_auth::BasicAuth,
+    /// Lets in consumers by keys that machines carry.
+    ApiKey => api_key::ApiKey,
     /// Lets in by who is asking: groups of consumers, claims of tokens.
     Acl => acl::Acl,
     /// Lets in by the client's address.
@@ -302,7 +308,7 @@ mod tests {
         }
         let built = chain(
             "filters = [
-               { basic_auth = { file = 'users' } }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
+               { basic_auth = { file = 'users' } }, { api_key = {} }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",
         );
