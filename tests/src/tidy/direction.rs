@@ -74,6 +74,7 @@ const STOREYS: &[&[&str]] = &[
         "pipeline/normalize",
         "pipeline/forwarded",
         "pipeline/hops",
+        "redis",
     ],
     &["health"],
     &["upstream", "scene"],
