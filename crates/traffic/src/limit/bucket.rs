@@ -43,6 +43,12 @@ impl Bucket {
         Bucket { wait: nanos(queue.wait).min(places), ..self }
     }
 
+    /// Nanoseconds in which one permit comes back, how far ahead of its time a request may be, and how long one
+    /// may wait: for those who decide elsewhere.
+    pub fn nanos(&self) -> [u64; 3] {
+        [self.interval, self.tolerance, self.wait]
+    }
+
     /// How many permits it holds.
     pub fn burst(&self) -> u64 {
         self.tolerance / self.interval + 1
@@ -58,7 +64,8 @@ impl Bucket {
         let early = due.saturating_sub(now.0);
         if early > self.wait {
             let reset = Duration::from_nanos(arrival.saturating_sub(now.0));
-            return Decision { permit: Permit::Refused(Duration::from_nanos(early)), remaining: 0, reset };
+            let after = Duration::from_nanos(early - self.wait);
+            return Decision { permit: Permit::Refused(after), remaining: 0, reset };
         }
         let next = arrival.max(now.0).saturating_add(self.interval);
         entry.fresh_at = Moment(next);

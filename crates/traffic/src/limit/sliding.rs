@@ -11,7 +11,7 @@ use crate::Moment;
 use crate::clock::nanos;
 
 /// Steps that are counted: the one that runs and nine that have ended.
-const STEPS: u64 = 10;
+pub const STEPS: u64 = 10;
 
 /// The last step: behind it there is room to count on.
 const LAST: u64 = u64::MAX - 2 * STEPS;
@@ -30,6 +30,11 @@ impl Sliding {
     /// Lets `limit` pass within any `period`.
     pub fn new(limit: u32, period: Duration) -> Sliding {
         Sliding { limit, step: nanos(period).div_ceil(STEPS - 1).max(1) }
+    }
+
+    /// How many pass, and the nanoseconds of a step: for those who decide elsewhere.
+    pub fn parts(&self) -> (u32, u64) {
+        (self.limit, self.step)
     }
 
     /// Decides on one request. The entry is remembered until its last step has left the window, which tells
