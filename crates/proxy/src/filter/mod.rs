@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sluice_http::{Request, Response};
 
+use crate::consumer::Consumers;
 use crate::credentials::Verifier;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
@@ -25,6 +26,7 @@ use crate::problem::{At, Problems};
 use crate::redis::Connections;
 use crate::scene::Scene;
 
+pub mod acl;
 pub mod basic_auth;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -100,6 +102,8 @@ pub struct Loading<'a> {
     pub shared: &'a Shared,
     /// The name of its route.
     pub route: &'a str,
+    /// Whom the gateway knows.
+    pub consumers: &'a Arc<Consumers>,
 }
 
 /// What the filters of a process share. It outlives every snapshot.
@@ -208,6 +212,8 @@ macro_rules! filters {
 filters! {
     /// Lets in who proves to be a user, by name and password (RFC 7617).
     BasicAuth => basic_auth::BasicAuth,
+    /// Lets in by who is asking: groups of consumers, claims of tokens.
+    Acl => acl::Acl,
     /// Lets in by the client's address.
     IpAccess => ip_access::IpAccess,
     /// Edits the fields of requests and responses.
@@ -299,7 +305,7 @@ mod tests {
         }
         let built = chain(
             "filters = [
-               { basic_auth = { file = 'users' } }, { ip_access = { deny = ['192.0.2.1'] } },
+               { basic_auth = { file = 'users' } }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",
         );
