@@ -116,6 +116,8 @@ failures! {
         "This request is not allowed." "a filter denied the request"
     RateLimited "rate-limited" Gateway 429 8 No Keep "http_request_denied"
         "Too many requests." "a rate limit or quota is used up"
+    LimitUnavailable "limit-unavailable" Gateway 503 14 No Keep "destination_unavailable"
+        "The service is not available." "what a limit or quota has counted cannot be read: Redis does not answer and on_redis_failure is \"deny\", or the file in `state` of `process` cannot be written or is full"
     Overloaded "overloaded" Gateway 503 14 No Keep "connection_limit_reached"
         "The service is overloaded." "a connection limit was reached and the queue was full or its deadline passed"
     Draining "draining" Gateway 503 14 No Close "http_request_error"

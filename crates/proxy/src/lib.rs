@@ -32,6 +32,7 @@ pub mod percent;
 pub mod pipeline;
 pub mod problem;
 pub mod protocol;
+pub mod redis;
 pub mod relay;
 pub mod request_id;
 pub mod resolve;

@@ -72,7 +72,7 @@ pub fn build(
     observe: (&Registry, &Diagnostics),
 ) -> Result<Built, Problems> {
     let mut problems = Problems::new();
-    let shared = before.map_or_else(|| filter::Shared::new(secret), |before| before.shared.clone());
+    let shared = before.map_or_else(|| start(secret, observe), |before| before.shared.clone());
     load_filters(&mut model, &shared, &mut problems);
     let now = now.as_secs().try_into().unwrap_or(i64::MAX);
     let tls = tls::Loaded::load(&model.tls(), before.map(|before| &before.tls), now, &mut problems);
@@ -89,6 +89,14 @@ pub fn build(
     let snapshot = Snapshot { revision, document, model, upstreams, listeners, tls, log, shared };
     let snapshot = Arc::new(snapshot);
     Ok(Built { snapshot, sockets })
+}
+
+/// What filters share in a process that starts.
+fn start(secret: &[u8], (registry, diagnostics): (&Registry, &Diagnostics)) -> filter::Shared {
+    let shared = filter::Shared::new(secret);
+    shared.redis.report_to(diagnostics);
+    registry.register(shared.redis.clone());
+    shared
 }
 
 /// Reads the files of filters.

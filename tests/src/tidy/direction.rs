@@ -76,6 +76,7 @@ const STOREYS: &[&[&str]] = &[
         "pipeline/normalize",
         "pipeline/forwarded",
         "pipeline/hops",
+        "redis",
     ],
     &["health"],
     &["upstream", "scene"],

@@ -23,6 +23,7 @@ use crate::credentials::Verifier;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::problem::{At, Problems};
+use crate::redis::Connections;
 use crate::scene::Scene;
 
 pub mod acl;
@@ -114,12 +115,14 @@ pub struct Loading<'a> {
 pub struct Shared {
     /// Checks passwords.
     pub verifier: Arc<Verifier>,
+    /// Connections to Redis servers.
+    pub redis: Arc<Connections>,
 }
 
 impl Shared {
     /// That of a process that starts; `secret` is its own.
     pub fn new(secret: &[u8]) -> Shared {
-        Shared { verifier: Verifier::new(secret) }
+        Shared { verifier: Verifier::new(secret), redis: Arc::default() }
     }
 }
 

@@ -126,7 +126,7 @@ fn append_fields(failure: Failure, row: &Row, exchange: &Exchange, head: &mut Re
     match failure {
         // It must be there, even when it is empty (RFC 9110 section 15.5.6).
         Failure::MethodNotAllowed => fields.append(NameId::Allow, exchange.allow.as_bytes()),
-        Failure::Overloaded | Failure::RateLimited | Failure::Draining => {
+        Failure::Overloaded | Failure::RateLimited | Failure::LimitUnavailable | Failure::Draining => {
             fields.append(NameId::RetryAfter, b"1");
         }
         // Without a challenge the client is not told which credentials would do; then there is no field.
