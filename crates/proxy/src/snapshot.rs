@@ -95,6 +95,7 @@ pub fn build(
 fn start(secret: &[u8], (registry, diagnostics): (&Registry, &Diagnostics)) -> filter::Shared {
     let shared = filter::Shared::new(secret);
     shared.redis.report_to(diagnostics);
+    shared.key_sets.report_to(diagnostics);
     registry.register(shared.redis.clone());
     shared
 }
