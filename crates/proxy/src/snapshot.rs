@@ -72,7 +72,7 @@ pub fn build(
     observe: (&Registry, &Diagnostics),
 ) -> Result<Built, Problems> {
     let mut problems = Problems::new();
-    let shared = before.map_or_else(|| filter::Shared::new(secret), |before| before.shared.clone());
+    let shared = before.map_or_else(|| start(secret, observe), |before| before.shared.clone());
     load_filters(&mut model, &shared, &mut problems);
     let now = now.as_secs().try_into().unwrap_or(i64::MAX);
     let tls = tls::Loaded::load(&model.tls(), before.map(|before| &before.tls), now, &mut problems);
@@ -91,12 +91,21 @@ pub fn build(
     Ok(Built { snapshot, sockets })
 }
 
+/// What filters share in a process that starts.
+fn start(secret: &[u8], (registry, diagnostics): (&Registry, &Diagnostics)) -> filter::Shared {
+    let shared = filter::Shared::new(secret);
+    shared.redis.report_to(diagnostics);
+    shared.key_sets.report_to(diagnostics);
+    registry.register(shared.redis.clone());
+    shared
+}
+
 /// Reads the files of filters.
 fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Problems) {
     let at = At::root().key("routes");
     for (route, place) in model.routes.iter_mut().zip(0..) {
         let at = at.index(place).key("filters");
-        let loading = filter::Loading { shared, route: &route.name };
+        let loading = filter::Loading { shared, route: &route.name, consumers: &model.consumers };
         for (filter, place) in route.filters.iter_mut().zip(0..) {
             filter.load(&loading, &at.index(place), problems);
         }

@@ -18,18 +18,27 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sluice_http::{Request, Response};
 
+use crate::consumer::Consumers;
 use crate::credentials::Verifier;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::problem::{At, Problems};
+use crate::redis::Connections;
 use crate::scene::Scene;
+use crate::token::{Memory, Remotes, Revoked};
 
+pub mod acl;
+pub mod api_key;
 pub mod basic_auth;
+mod challenge;
+pub mod except;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod grpc_web;
 pub mod headers;
 pub mod ip_access;
+pub mod jwt;
+pub mod lookup;
 pub mod query_edits;
 pub mod rewrite;
 
@@ -99,6 +108,8 @@ pub struct Loading<'a> {
     pub shared: &'a Shared,
     /// The name of its route.
     pub route: &'a str,
+    /// Whom the gateway knows.
+    pub consumers: &'a Arc<Consumers>,
 }
 
 /// What the filters of a process share. It outlives every snapshot.
@@ -106,12 +117,23 @@ pub struct Loading<'a> {
 pub struct Shared {
     /// Checks passwords.
     pub verifier: Arc<Verifier>,
+    /// Connections to Redis servers.
+    pub redis: Arc<Connections>,
+    /// Key sets that others publish.
+    pub key_sets: Arc<Remotes>,
+    /// Tokens that were found right a moment ago.
+    pub tokens: Arc<Memory>,
+    /// Tokens that were taken back.
+    pub revoked: Arc<Revoked>,
 }
 
 impl Shared {
     /// That of a process that starts; `secret` is its own.
     pub fn new(secret: &[u8]) -> Shared {
-        Shared { verifier: Verifier::new(secret) }
+        let verifier = Verifier::new(secret);
+        let tokens = Arc::new(Memory::new(verifier.number(b"tokens")));
+        let (redis, key_sets, revoked) = (Arc::default(), Arc::default(), Arc::default());
+        Shared { verifier, redis, key_sets, tokens, revoked }
     }
 }
 
@@ -205,6 +227,12 @@ macro_rules! filters {
 filters! {
     /// Lets in who proves to be a user, by name and password (RFC 7617).
     BasicAuth => basic_auth::BasicAuth,
+    /// Lets in who has a valid token (RFC 7519, RFC 6750).
+    Jwt => jwt::Jwt,
+    /// Lets in consumers by keys that machines carry.
+    ApiKey => api_key::ApiKey,
+    /// Lets in by who is asking: groups of consumers, claims of tokens.
+    Acl => acl::Acl,
     /// Lets in by the client's address.
     IpAccess => ip_access::IpAccess,
     /// Edits the fields of requests and responses.
@@ -296,7 +324,7 @@ mod tests {
         }
         let built = chain(
             "filters = [
-               { basic_auth = { file = 'users' } }, { ip_access = { deny = ['192.0.2.1'] } },
+               { basic_auth = { file = 'users' } }, { jwt = { secret = '0123456789abcdef' } }, { api_key = {} }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",
         );

@@ -124,7 +124,7 @@ fn append_fields(failure: Failure, row: &Row, exchange: &Exchange, head: &mut Re
     match failure {
         // It must be there, even when it is empty (RFC 9110 section 15.5.6).
         Failure::MethodNotAllowed => fields.append(NameId::Allow, exchange.allow.as_bytes()),
-        Failure::Overloaded | Failure::RateLimited | Failure::Draining => {
+        Failure::Overloaded | Failure::RateLimited | Failure::LimitUnavailable | Failure::Draining => {
             fields.append(NameId::RetryAfter, b"1");
         }
         // Without a challenge the client is not told which credentials would do; then there is no field.
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn allow_and_retry_after_stand_where_they_belong() {
         let mut exchange = fixture::exchange("/");
-        exchange.allow = "GET, HEAD".to_owned();
+        exchange.allow = "GET, HEAD".into();
         for &failure in Failure::ALL {
             let fields = answer(failure, &exchange, Form::ProblemJson).head.fields;
             assert_eq!(fields.contains(NameId::Allow), failure == Failure::MethodNotAllowed, "{failure:?}");
