@@ -96,6 +96,18 @@ pub enum GrpcWeb {
     Text,
 }
 
+/// What the `cors` filter found of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CrossOrigin {
+    /// No page of another origin that may read the answer.
+    #[default]
+    No,
+    /// A page of this origin, which may.
+    Permitted(Box<str>),
+    /// A preflight, whose answer says everything already.
+    Told,
+}
+
 /// How long the phases took, from the first byte of the request; zero when a phase was not reached.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Phases {
@@ -154,6 +166,8 @@ pub struct Exchange {
     pub challenge: Arc<str>,
     /// What the client of a gRPC-Web request that was translated to gRPC reads.
     pub grpc_web: Option<GrpcWeb>,
+    /// What pages of other origins are told.
+    pub cross_origin: CrossOrigin,
 }
 
 impl Exchange {
@@ -183,6 +197,7 @@ impl Exchange {
             allow: String::new(),
             challenge: none,
             grpc_web: None,
+            cross_origin: CrossOrigin::No,
         }
     }
 

@@ -25,6 +25,8 @@ use crate::problem::{At, Problems};
 use crate::scene::Scene;
 
 pub mod basic_auth;
+pub mod body_limit;
+pub mod cors;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod grpc_web;
@@ -32,6 +34,7 @@ pub mod headers;
 pub mod ip_access;
 pub mod query_edits;
 pub mod rewrite;
+pub mod security_headers;
 
 /// A step around a route's action. Built once for a snapshot and shared by all workers; the futures stay on
 /// one worker and need not be `Send`.
@@ -179,6 +182,11 @@ macro_rules! filters {
                 match self { $(Built::$name(_) => <$filter>::NAME,)* }
             }
 
+            /// Whether preflights (Fetch standard) are for it.
+            pub fn answers_preflights(&self) -> bool {
+                matches!(self, Built::Cors(_))
+            }
+
             /// Reads its files; `at` is its place in the list, as for [`Config::build`].
             pub fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
                 match self {
@@ -203,10 +211,16 @@ macro_rules! filters {
 }
 
 filters! {
+    /// Lets pages of other origins use the route.
+    Cors => cors::Cors,
+    /// Tells browsers to be careful.
+    SecurityHeaders => security_headers::SecurityHeaders,
     /// Lets in who proves to be a user, by name and password (RFC 7617).
     BasicAuth => basic_auth::BasicAuth,
     /// Lets in by the client's address.
     IpAccess => ip_access::IpAccess,
+    /// Limits the bodies of requests.
+    BodyLimit => body_limit::BodyLimit,
     /// Edits the fields of requests and responses.
     Headers => headers::Headers,
     /// Changes the path and the query that the endpoint sees.
@@ -296,7 +310,9 @@ mod tests {
         }
         let built = chain(
             "filters = [
+               { cors = { origins = ['*'] } }, { security_headers = {} },
                { basic_auth = { file = 'users' } }, { ip_access = { deny = ['192.0.2.1'] } },
+               { body_limit = { limit = '1MiB' } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",
         );
