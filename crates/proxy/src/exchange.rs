@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use sluice_http::{Method, RequestHead, Version};
 
-use crate::facts::{Facts, Params, Scheme};
+use crate::consumer::{Claims, Consumer};
+use crate::facts::{Facts, Identity, Params, Scheme};
 use crate::failure::Failure;
 use crate::tls::Secured;
 
@@ -142,6 +143,10 @@ pub struct Exchange {
     pub role: Role,
     /// The user whose credentials were found right.
     pub user: Option<Arc<str>>,
+    /// Who is asking, once a filter has found out; a later filter may still turn it away.
+    pub consumer: Option<Arc<Consumer>>,
+    /// What its token says, once it was found right.
+    pub claims: Option<Claims>,
     /// Parameters from the route's path template.
     pub params: Params,
     /// The upstream's name; empty when none was used.
@@ -161,7 +166,7 @@ pub struct Exchange {
     /// Body bytes to the client.
     pub sent: u64,
     /// Methods the path allows, for 405.
-    pub allow: String,
+    pub allow: Box<str>,
     /// Which credentials are asked for, for 401 and 407 (RFC 9110 section 11.6.1).
     pub challenge: Arc<str>,
     /// What the client of a gRPC-Web request that was translated to gRPC reads.
@@ -185,6 +190,8 @@ impl Exchange {
             route_index: None,
             role: Role::Gateway,
             user: None,
+            consumer: None,
+            claims: None,
             params: Params::default(),
             upstream: Arc::clone(&none),
             endpoint: Arc::clone(&none),
@@ -194,7 +201,7 @@ impl Exchange {
             status: 0,
             received: 0,
             sent: 0,
-            allow: String::new(),
+            allow: Box::default(),
             challenge: none,
             grpc_web: None,
             cross_origin: CrossOrigin::No,
@@ -213,6 +220,7 @@ impl Exchange {
             request_id: &self.request_id,
             route: &self.route,
             params: &self.params,
+            identity: Identity { consumer: self.consumer.as_deref(), claims: self.claims.as_ref() },
         }
     }
 }

@@ -96,7 +96,7 @@ fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Probl
     let at = At::root().key("routes");
     for (route, place) in model.routes.iter_mut().zip(0..) {
         let at = at.index(place).key("filters");
-        let loading = filter::Loading { shared, route: &route.name };
+        let loading = filter::Loading { shared, route: &route.name, consumers: &model.consumers };
         for (filter, place) in route.filters.iter_mut().zip(0..) {
             filter.load(&loading, &at.index(place), problems);
         }

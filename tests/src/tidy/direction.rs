@@ -58,6 +58,8 @@ const STOREYS: &[&[&str]] = &[
         "field_values",
         "line_file",
         "credentials",
+        "consumer",
+        "network_list",
         "request_id",
         "resolve",
         "sockets",

@@ -15,6 +15,7 @@ use crate::action::Action;
 use crate::action::redirect::Redirect;
 use crate::action::respond::Respond;
 use crate::address::Address;
+use crate::consumer;
 use crate::pipeline::forwarded;
 use crate::problem::{At, Problems};
 use crate::route::{RouteSpec, Streams, Table, parse_time};
@@ -29,6 +30,7 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
     check_process(document, &mut problems);
     let listeners = check_listeners(document, &mut problems);
     let upstreams = check_upstreams(document, &mut problems);
+    let consumers = consumer::check(&document.consumers, &At::root().key("consumers"), &mut problems);
     let certificates = certificates::check(document, &mut problems);
     let (tables, streams) = check_matches(document, &mut problems);
     let dns = (document.dns.as_ref())
@@ -52,6 +54,7 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
             dns,
             routes,
             upstreams,
+            consumers,
             certificates,
             access_log,
         });

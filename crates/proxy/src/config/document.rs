@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::forwarded::Forwarded;
 use crate::value::{ByteSize, Network, Period};
-use crate::{action, filter, observe, resolve, route, tls, upstream};
+use crate::{action, consumer, filter, observe, resolve, route, tls, upstream};
 
 /// A Sluice configuration.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -28,6 +28,9 @@ pub struct Document {
     /// Certificates with their private keys, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub certificates: BTreeMap<String, tls::CertificateConfig>,
+    /// Whom the gateway knows, by name: with credentials, groups, limits.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub consumers: BTreeMap<String, consumer::Config>,
     /// Where names are looked up, for the action forward_proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<resolve::Config>,

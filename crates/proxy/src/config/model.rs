@@ -10,6 +10,7 @@ use sluice_http::h1::Limits;
 
 use super::document::Protocol;
 use crate::action::Action;
+use crate::consumer::Consumers;
 use crate::filter;
 use crate::observe::access_log;
 use crate::pipeline::forwarded;
@@ -36,6 +37,8 @@ pub struct Model {
     pub routes: Vec<Route>,
     /// The upstreams by name.
     pub upstreams: Vec<(Arc<str>, Policy)>,
+    /// Whom the gateway knows.
+    pub consumers: Arc<Consumers>,
     /// Certificates by name.
     pub certificates: Vec<(String, tls::CertificatePolicy)>,
     /// One line for each exchange.

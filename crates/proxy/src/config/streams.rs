@@ -175,7 +175,10 @@ mod tests {
             ("forward = { upstream = 'u', upgrade = true }", "forward.upgrade"),
             ("forward = { upstream = 'u', host = 'endpoint' }", "forward.host"),
             ("forward = { upstream = 'u', retry = { statuses = [503] } }", "forward.retry"),
-            ("filters = [{ rewrite = { strip_prefix = '/a' } }]\nforward = { upstream = 'u' }", "filters"),
+            (
+                "filters = [{ rewrite = { strip_prefix = '/a' } }]\nforward = { upstream = 'u' }",
+                "filters[0].rewrite",
+            ),
         ] {
             assert_eq!(problems(&route("r", "listeners = ['db']", rest)), [format!("routes[0].{place}")]);
         }

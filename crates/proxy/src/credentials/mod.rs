@@ -1,5 +1,7 @@
 //! Names with passwords: reading stored hashes, and checking a password without holding up a worker.
 //!
+//! What machines carry instead (API keys, signing secrets) stands in `key`.
+//!
 //! Files in the order in which a password meets them: `users` (who is known; a document's table and htpasswd
 //! files) -> `verify` (the process's one place where passwords are checked) -> `memory` (what was checked a
 //! moment ago) -> `hash` (the forms a stored password may have; `md5_crypt` is one of them).
@@ -8,12 +10,14 @@
 //! `Debug` text.
 
 mod hash;
+mod key;
 mod md5_crypt;
 mod memory;
 mod users;
 mod verify;
 
 pub use hash::{Hash, Making, StoredHash, Unreadable, make};
+pub use key::{Digest, KeyHash, Secret};
 pub use users::Users;
 pub use verify::{Claim, Verifier};
 

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sluice_http::{NameId, Request};
 
 use super::{Filter, Flow, Loading};
+use crate::consumer::{Consumers, identify};
 use crate::credentials::{Claim, StoredHash, Users, Verifier};
 use crate::exchange::{Exchange, Role};
 use crate::failure::Failure;
@@ -48,6 +49,9 @@ pub struct Config {
     /// was started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// Whether consumers that have `basic` are let in too. Default: when neither `users` nor `file` is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consumers: Option<bool>,
     /// Whether Authorization is removed before the request goes on. Default false. Proxy-Authorization never
     /// goes on.
     pub hide_credentials: bool,
@@ -58,10 +62,20 @@ pub struct Config {
 pub struct BasicAuth {
     users: Users,
     file: Option<PathBuf>,
+    asked: Asked,
+    /// Those of the document, where they are asked for.
+    consumers: Option<Arc<Consumers>>,
     challenge: Arc<str>,
     authorization: Authorization,
     /// None until it is loaded: then nobody is let in.
     verifier: Option<Arc<Verifier>>,
+}
+
+/// Who is let in beside the filter's own users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Nobody,
+    Consumers,
 }
 
 /// What becomes of Authorization.
@@ -79,8 +93,15 @@ impl Filter for BasicAuth {
     fn build(config: &Config, at: &At, problems: &mut Problems) -> Option<BasicAuth> {
         let found = problems.iter().count();
         let users = Users::listed(&config.users, &at.key("users"), problems);
-        if config.users.is_empty() && config.file.is_none() {
-            problems.add(at, "without users nobody would be let in").hint("give it `users` or a `file`");
+        let own = !config.users.is_empty() || config.file.is_some();
+        let asked = match config.consumers.unwrap_or(!own) {
+            true => Asked::Consumers,
+            false => Asked::Nobody,
+        };
+        if !own && asked == Asked::Nobody {
+            problems
+                .add(at, "without users nobody would be let in")
+                .hint("give it `users` or a `file`, or let consumers in");
         }
         if config.file.as_deref() == Some("") {
             problems.add(&at.key("file"), "the name of the file is empty");
@@ -98,6 +119,8 @@ impl Filter for BasicAuth {
         (problems.iter().count() == found).then(|| BasicAuth {
             users,
             file: config.file.as_ref().map(PathBuf::from),
+            asked,
+            consumers: None,
             challenge: format!("Basic realm=\"{quoted}\", charset=\"UTF-8\"").into(),
             authorization,
             verifier: None,
@@ -111,6 +134,18 @@ impl Filter for BasicAuth {
     fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
         if let Some(file) = &self.file {
             self.users.read(file, &at.key("file"), problems);
+        }
+        if self.asked == Asked::Consumers {
+            let consumers = loading.consumers;
+            if consumers.users().is_empty() {
+                problems
+                    .add(at, "without users nobody would be let in")
+                    .hint("give it `users` or a `file`, or a consumer `basic`");
+            }
+            if let Err(message) = self.users.join(consumers.users()) {
+                problems.add(at, message);
+            }
+            self.consumers = Some(Arc::clone(consumers));
         }
         self.verifier = Some(Arc::clone(&loading.shared.verifier));
     }
@@ -136,7 +171,7 @@ impl Filter for BasicAuth {
             None => Err(Failure::Unauthenticated),
         };
         match admitted {
-            Ok(user) => exchange.user = Some(user),
+            Ok(user) => self.note(user, exchange)?,
             Err(failure) => {
                 exchange.user = None;
                 if failure != Failure::Unauthenticated {
@@ -162,6 +197,13 @@ impl BasicAuth {
     /// to be checked.
     pub async fn verify(&self, user: &str, password: &[u8], now: Instant) -> Result<Arc<str>, Failure> {
         self.admit(Claim { user, password }, now).await
+    }
+
+    /// Notes who it is; a consumer may be turned away.
+    fn note(&self, user: Arc<str>, exchange: &mut Exchange) -> Result<(), Failure> {
+        let consumer = self.consumers.as_ref().and_then(|consumers| consumers.by_user(&user));
+        exchange.user = Some(user);
+        consumer.map_or(Ok(()), |consumer| identify(exchange, consumer))
     }
 
     async fn admit(&self, claim: Claim<'_>, now: Instant) -> Result<Arc<str>, Failure> {
@@ -282,9 +324,49 @@ mod tests {
         assert_eq!(unloaded.verify("bob", b"pass:word", now).await, Err(Failure::Internal));
     }
 
+    #[tokio::test(flavor = "local")]
+    async fn consumers_are_let_in_where_they_are_asked_for() {
+        let consumers =
+            fixture::consumers(&format!("[shop]\nbasic = {{ user = 'añna', password = '{HASH}' }}"));
+        let shared = Shared::new(b"secret");
+        let load = |toml: &str| {
+            let config: Config = toml_edit::de::from_str(toml).unwrap();
+            let mut problems = Problems::new();
+            let mut filter = BasicAuth::build(&config, &At::root(), &mut problems).unwrap();
+            let loading = Loading { shared: &shared, route: "shop", consumers: &consumers };
+            filter.load(&loading, &At::root(), &mut problems);
+            problems.is_empty().then_some(filter).ok_or(problems)
+        };
+        for (toml, expected) in [
+            (String::new(), Some("shop")),
+            (format!("consumers = true\nusers = {{ bob = '{HASH}' }}"), Some("shop")),
+            (format!("users = {{ bob = '{HASH}' }}"), None),
+        ] {
+            let filter = load(&toml).unwrap();
+            let mut exchange = fixture::exchange("/");
+            let mut request = fixture::request("GET", "/");
+            request.head.fields.append(NameId::Authorization, b"Basic YcOxbmE6cGFzczp3b3Jk");
+            let flow = filter.on_request(&fixture::stage().scene(), &mut exchange, &mut request).await;
+            assert_eq!(flow.is_ok(), expected.is_some());
+            assert_eq!(exchange.consumer.as_ref().map(|one| &*one.name), expected, "{toml}");
+        }
+        assert!(
+            load(&format!("consumers = true\nusers = {{ 'añna' = '{HASH}' }}")).is_err(),
+            "a user of both"
+        );
+        let config = Config::default();
+        let mut problems = Problems::new();
+        let mut filter = BasicAuth::build(&config, &At::root(), &mut problems).unwrap();
+        filter.load(&fixture::loading(&shared), &At::root(), &mut problems);
+        assert_eq!(problems.iter().count(), 1, "no consumer has a password");
+    }
+
     #[test]
     fn what_is_wrong_is_told_at_its_place() {
-        assert_eq!(build("").unwrap_err(), ["basic_auth: without users nobody would be let in"]);
+        assert_eq!(
+            build("consumers = false").unwrap_err(),
+            ["basic_auth: without users nobody would be let in"]
+        );
         assert_eq!(
             build("realm = \"a\\n\"\nfile = ''\nusers = { bob = 'secret' }").unwrap_err(),
             [

@@ -1,15 +1,17 @@
 //! Plain values that tests of filters and actions run on.
 
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use sluice_http::{Body, FieldName, Fields, Request, RequestHead, Response, ResponseHead};
 use sluice_traffic::breaker::Change;
 
 use super::{Loading, Shared};
+use crate::consumer::{self, Consumers};
 use crate::exchange::{Client, Exchange};
 use crate::facts::Scheme;
+use crate::problem::{At, Problems};
 use crate::scene::Scene;
 use crate::upstream::live::Live;
 use crate::upstream::{Events, Upstream};
@@ -41,9 +43,19 @@ impl Stage {
     }
 }
 
-/// What a filter of route "shop" is loaded with.
+/// What a filter of route "shop" is loaded with where nobody is known.
 pub(crate) fn loading(shared: &Shared) -> Loading<'_> {
-    Loading { shared, route: "shop" }
+    static NOBODY: LazyLock<Arc<Consumers>> = LazyLock::new(Arc::default);
+    Loading { shared, route: "shop", consumers: &NOBODY }
+}
+
+/// The consumers of a table in TOML.
+pub(crate) fn consumers(toml: &str) -> Arc<Consumers> {
+    let mut problems = Problems::new();
+    let table = toml_edit::de::from_str(toml).unwrap();
+    let consumers = consumer::check(&table, &At::root(), &mut problems);
+    assert!(problems.is_empty(), "{problems:?}");
+    consumers
 }
 
 /// An exchange of route "shop" from 192.0.2.7:4711 with request id "r-1" and this normalised path.

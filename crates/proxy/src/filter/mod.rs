@@ -18,12 +18,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sluice_http::{Request, Response};
 
+use crate::consumer::Consumers;
 use crate::credentials::Verifier;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::problem::{At, Problems};
 use crate::scene::Scene;
 
+pub mod acl;
 pub mod basic_auth;
 pub mod body_limit;
 pub mod cors;
@@ -102,6 +104,8 @@ pub struct Loading<'a> {
     pub shared: &'a Shared,
     /// The name of its route.
     pub route: &'a str,
+    /// Whom the gateway knows.
+    pub consumers: &'a Arc<Consumers>,
 }
 
 /// What the filters of a process share. It outlives every snapshot.
@@ -217,6 +221,8 @@ filters! {
     SecurityHeaders => security_headers::SecurityHeaders,
     /// Lets in who proves to be a user, by name and password (RFC 7617).
     BasicAuth => basic_auth::BasicAuth,
+    /// Lets in by who is asking: groups of consumers, claims of tokens.
+    Acl => acl::Acl,
     /// Lets in by the client's address.
     IpAccess => ip_access::IpAccess,
     /// Limits the bodies of requests.
@@ -311,7 +317,7 @@ mod tests {
         let built = chain(
             "filters = [
                { cors = { origins = ['*'] } }, { security_headers = {} },
-               { basic_auth = { file = 'users' } }, { ip_access = { deny = ['192.0.2.1'] } },
+               { basic_auth = { file = 'users' } }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
                { body_limit = { limit = '1MiB' } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",

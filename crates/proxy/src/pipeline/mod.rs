@@ -133,7 +133,7 @@ fn limited(place: &Place<'_>, exchange: &mut Exchange, request: &mut Request) ->
         return None;
     }
     let now = place.worker.world.clock.unix().as_secs();
-    exchange.allow = place.running.snapshot.model.table.allow(&exchange.facts(&request.head), now);
+    exchange.allow = place.running.snapshot.model.table.allow(&exchange.facts(&request.head), now).into();
     match hops::max_forwards(&mut request.head, &exchange.allow) {
         Ok(Hop::On) => None,
         Ok(Hop::Here(mut response)) => {
@@ -172,7 +172,7 @@ fn find<'a>(place: &'a Place<'_>, exchange: &mut Exchange, request: &Request) ->
             Ok(found)
         }
         Lookup::MethodNotAllowed { allow } => {
-            exchange.allow = allow;
+            exchange.allow = allow.into();
             Err(Failure::MethodNotAllowed)
         }
         Lookup::NotFound => Err(Failure::NoRoute),

@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn allow_and_retry_after_stand_where_they_belong() {
         let mut exchange = fixture::exchange("/");
-        exchange.allow = "GET, HEAD".to_owned();
+        exchange.allow = "GET, HEAD".into();
         for &failure in Failure::ALL {
             let fields = answer(failure, &exchange, Form::ProblemJson).head.fields;
             assert_eq!(fields.contains(NameId::Allow), failure == Failure::MethodNotAllowed, "{failure:?}");

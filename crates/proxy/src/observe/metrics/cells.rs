@@ -159,6 +159,25 @@ impl Default for RouteBlock {
     }
 }
 
+/// What one worker counted of one consumer.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ConsumerCells {
+    pub(super) exchanges: [Counter; CLASSES.len()],
+    pub(super) received: Counter,
+    pub(super) sent: Counter,
+}
+
+impl ConsumerCells {
+    /// Counts an exchange of this consumer that ended.
+    #[inline]
+    pub fn finish(&self, summary: &Summary) {
+        self.exchanges[class(summary.status)].add(1);
+        self.received.add(summary.received);
+        self.sent.add(summary.sent);
+    }
+}
+
 /// What one worker counted of one upstream.
 #[derive(Debug)]
 #[repr(align(128))]

@@ -15,7 +15,7 @@ use sluice_http::socks5;
 use super::cells::{CLASSES, Counter, EndpointCells, OUTCOMES, RouteBlock, UpstreamCells, outcome_code};
 use super::exposition::{Exposition, Family, Kind};
 use super::histogram::Merged;
-use super::{ListenerCells, Registry};
+use super::{ConsumerCells, ListenerCells, Registry};
 use crate::failure::Failure;
 use crate::tls::TlsRefusal;
 
@@ -35,9 +35,34 @@ impl Registry {
         self.write_reloads(out);
         self.write_listeners(out);
         self.write_routes(out);
+        self.write_consumers(out);
         self.write_upstreams(out);
         self.write_endpoints(out);
         self.write_access_log(out);
+    }
+
+    fn write_consumers(&self, out: &mut Exposition) {
+        let all = self.consumers.all();
+        let mut family =
+            out.family("sluice_consumer_exchanges_total", "Exchanges of consumers", Kind::Counter);
+        for (labels, blocks) in &all {
+            for (class, name) in CLASSES.iter().enumerate() {
+                let count = sum(blocks, |cells| &cells.exchanges[class]);
+                if count > 0 {
+                    family.sample(&[("consumer", &labels[0]), ("status", name)], count);
+                }
+            }
+        }
+        let mut counter = |name, help, cell: fn(&ConsumerCells) -> &Counter| {
+            let mut family = out.family(name, help, Kind::Counter);
+            for (labels, blocks) in &all {
+                family.sample(&[("consumer", &labels[0])], sum(blocks, cell));
+            }
+        };
+        let help = "Bytes of request bodies of consumers";
+        counter("sluice_consumer_received_bytes_total", help, |cells| &cells.received);
+        let help = "Bytes of answer bodies to consumers";
+        counter("sluice_consumer_sent_bytes_total", help, |cells| &cells.sent);
     }
 
     fn write_access_log(&self, out: &mut Exposition) {
