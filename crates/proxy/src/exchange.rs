@@ -12,6 +12,7 @@ use sluice_http::{Method, RequestHead, Version};
 use crate::consumer::{Claims, Consumer};
 use crate::facts::{Facts, Identity, Params, Scheme};
 use crate::failure::Failure;
+use crate::gate::Held;
 use crate::tls::Secured;
 
 /// Who is asking, and through which listener.
@@ -173,6 +174,8 @@ pub struct Exchange {
     pub grpc_web: Option<GrpcWeb>,
     /// What pages of other origins are told.
     pub cross_origin: CrossOrigin,
+    /// The places that it holds.
+    pub held: Held,
 }
 
 impl Exchange {
@@ -205,6 +208,7 @@ impl Exchange {
             challenge: none,
             grpc_web: None,
             cross_origin: CrossOrigin::No,
+            held: Held::default(),
         }
     }
 

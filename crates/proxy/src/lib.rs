@@ -20,6 +20,8 @@ pub mod facts;
 pub mod failure;
 pub mod field_values;
 pub mod filter;
+pub mod gate;
+pub mod gates;
 pub mod gateway;
 pub mod h2_message;
 pub mod h2_stream;

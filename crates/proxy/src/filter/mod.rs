@@ -22,12 +22,14 @@ use crate::consumer::Consumers;
 use crate::credentials::Verifier;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
+use crate::gates::Gates;
 use crate::problem::{At, Problems};
 use crate::scene::Scene;
 
 pub mod acl;
 pub mod basic_auth;
 pub mod body_limit;
+pub mod concurrency;
 pub mod cors;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -113,12 +115,14 @@ pub struct Loading<'a> {
 pub struct Shared {
     /// Checks passwords.
     pub verifier: Arc<Verifier>,
+    /// Limits of what runs at once.
+    pub gates: Arc<Gates>,
 }
 
 impl Shared {
     /// That of a process that starts; `secret` is its own.
     pub fn new(secret: &[u8]) -> Shared {
-        Shared { verifier: Verifier::new(secret) }
+        Shared { verifier: Verifier::new(secret), gates: Arc::default() }
     }
 }
 
@@ -225,6 +229,8 @@ filters! {
     Acl => acl::Acl,
     /// Lets in by the client's address.
     IpAccess => ip_access::IpAccess,
+    /// Limits how many exchanges run at once.
+    Concurrency => concurrency::Concurrency,
     /// Limits the bodies of requests.
     BodyLimit => body_limit::BodyLimit,
     /// Edits the fields of requests and responses.
@@ -318,7 +324,7 @@ mod tests {
             "filters = [
                { cors = { origins = ['*'] } }, { security_headers = {} },
                { basic_auth = { file = 'users' } }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
-               { body_limit = { limit = '1MiB' } },
+               { concurrency = { limit = 1 } }, { body_limit = { limit = '1MiB' } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",
         );
