@@ -12,6 +12,7 @@ use sluice_http::{Method, RequestHead, Version};
 use crate::consumer::{Claims, Consumer};
 use crate::facts::{Facts, Identity, Params, Scheme};
 use crate::failure::Failure;
+use crate::gate::Held;
 use crate::tls::Secured;
 
 /// Who is asking, and through which listener.
@@ -97,6 +98,18 @@ pub enum GrpcWeb {
     Text,
 }
 
+/// What the `cors` filter found of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CrossOrigin {
+    /// No page of another origin that may read the answer.
+    #[default]
+    No,
+    /// A page of this origin, which may.
+    Permitted(Box<str>),
+    /// A preflight, whose answer says everything already.
+    Told,
+}
+
 /// How long the phases took, from the first byte of the request; zero when a phase was not reached.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Phases {
@@ -159,6 +172,10 @@ pub struct Exchange {
     pub challenge: Arc<str>,
     /// What the client of a gRPC-Web request that was translated to gRPC reads.
     pub grpc_web: Option<GrpcWeb>,
+    /// What pages of other origins are told.
+    pub cross_origin: CrossOrigin,
+    /// The places that it holds.
+    pub held: Held,
 }
 
 impl Exchange {
@@ -190,6 +207,8 @@ impl Exchange {
             allow: Box::default(),
             challenge: none,
             grpc_web: None,
+            cross_origin: CrossOrigin::No,
+            held: Held::default(),
         }
     }
 

@@ -21,6 +21,8 @@ pub mod failure;
 pub mod fetch;
 pub mod field_values;
 pub mod filter;
+pub mod gate;
+pub mod gates;
 pub mod gateway;
 pub mod h2_message;
 pub mod h2_push;

@@ -52,6 +52,8 @@ const STOREYS: &[&[&str]] = &[
         "failure",
         "facts",
         "exchange",
+        "gate",
+        "gates",
         "world",
         "closest",
         "percent",

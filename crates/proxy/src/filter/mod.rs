@@ -22,6 +22,7 @@ use crate::consumer::Consumers;
 use crate::credentials::Verifier;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
+use crate::gates::Gates;
 use crate::problem::{At, Problems};
 use crate::redis::Connections;
 use crate::scene::Scene;
@@ -30,7 +31,10 @@ use crate::token::{Memory, Remotes, Revoked};
 pub mod acl;
 pub mod api_key;
 pub mod basic_auth;
+pub mod body_limit;
 mod challenge;
+pub mod concurrency;
+pub mod cors;
 pub mod except;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -41,6 +45,7 @@ pub mod jwt;
 pub mod lookup;
 pub mod query_edits;
 pub mod rewrite;
+pub mod security_headers;
 
 /// A step around a route's action. Built once for a snapshot and shared by all workers; the futures stay on
 /// one worker and need not be `Send`.
@@ -125,6 +130,8 @@ pub struct Shared {
     pub tokens: Arc<Memory>,
     /// Tokens that were taken back.
     pub revoked: Arc<Revoked>,
+    /// Limits of what runs at once.
+    pub gates: Arc<Gates>,
 }
 
 impl Shared {
@@ -133,7 +140,7 @@ impl Shared {
         let verifier = Verifier::new(secret);
         let tokens = Arc::new(Memory::new(verifier.number(b"tokens")));
         let (redis, key_sets, revoked) = (Arc::default(), Arc::default(), Arc::default());
-        Shared { verifier, redis, key_sets, tokens, revoked }
+        Shared { verifier, redis, key_sets, tokens, revoked, gates: Arc::default() }
     }
 }
 
@@ -201,6 +208,11 @@ macro_rules! filters {
                 match self { $(Built::$name(_) => <$filter>::NAME,)* }
             }
 
+            /// Whether preflights (Fetch standard) are for it.
+            pub fn answers_preflights(&self) -> bool {
+                matches!(self, Built::Cors(_))
+            }
+
             /// Reads its files; `at` is its place in the list, as for [`Config::build`].
             pub fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
                 match self {
@@ -225,6 +237,10 @@ macro_rules! filters {
 }
 
 filters! {
+    /// Lets pages of other origins use the route.
+    Cors => cors::Cors,
+    /// Tells browsers to be careful.
+    SecurityHeaders => security_headers::SecurityHeaders,
     /// Lets in who proves to be a user, by name and password (RFC 7617).
     BasicAuth => basic_auth::BasicAuth,
     /// Lets in who has a valid token (RFC 7519, RFC 6750).
@@ -235,6 +251,10 @@ filters! {
     Acl => acl::Acl,
     /// Lets in by the client's address.
     IpAccess => ip_access::IpAccess,
+    /// Limits how many exchanges run at once.
+    Concurrency => concurrency::Concurrency,
+    /// Limits the bodies of requests.
+    BodyLimit => body_limit::BodyLimit,
     /// Edits the fields of requests and responses.
     Headers => headers::Headers,
     /// Changes the path and the query that the endpoint sees.
@@ -324,7 +344,10 @@ mod tests {
         }
         let built = chain(
             "filters = [
-               { basic_auth = { file = 'users' } }, { jwt = { secret = '0123456789abcdef' } }, { api_key = {} }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
+               { cors = { origins = ['*'] } }, { security_headers = {} },
+               { basic_auth = { file = 'users' } }, { jwt = { secret = '0123456789abcdef' } },
+               { api_key = {} }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
+               { concurrency = { limit = 1 } }, { body_limit = { limit = '1MiB' } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",
         );

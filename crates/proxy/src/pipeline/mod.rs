@@ -19,10 +19,11 @@ use sluice_http::{Body, Method, NameId, Request, RequestHead, Response, Response
 
 use crate::action::forward::Forward;
 use crate::action::{Acted, Action};
-use crate::config::model::Route;
+use crate::config::model::{Model, Route};
 use crate::exchange::{Exchange, Outcome, Role, TargetForm};
+use crate::facts::Facts;
 use crate::failure::Failure;
-use crate::filter::{self, Flow};
+use crate::filter::{self, Flow, cors};
 use crate::listener::LocalListener;
 use crate::relay::End;
 use crate::route::Lookup;
@@ -153,7 +154,8 @@ fn find<'a>(place: &'a Place<'_>, exchange: &mut Exchange, request: &Request) ->
     let now = place.worker.world.unix(exchange.started).as_secs();
     // A tunnel to where the client likes is only for routes that say so.
     let table = model.table_for(request.head.method).ok_or(Failure::MethodNotAllowed)?;
-    let found = table.find(&exchange.facts(&request.head), now);
+    let preflighted = preflighted(model, &exchange.facts(&request.head), now);
+    let found = preflighted.unwrap_or_else(|| table.find(&exchange.facts(&request.head), now));
     // A forward proxy is asked for names that are not its own.
     if !matches!(found, Lookup::Found { route, .. } if model.routes[route].action.is_proxy()) {
         named?;
@@ -175,6 +177,16 @@ fn find<'a>(place: &'a Place<'_>, exchange: &mut Exchange, request: &Request) ->
         }
         Lookup::NotFound => Err(Failure::NoRoute),
     }
+}
+
+/// What a preflight finds: the route of the request that it asks for, if that route answers preflights.
+fn preflighted(model: &Model, facts: &Facts<'_>, now: u64) -> Option<Lookup> {
+    let method = cors::asked(facts.head)?;
+    let mut asked = facts.head.clone();
+    asked.set_method(method);
+    let found = model.table.find(&Facts { head: &asked, ..*facts }, now);
+    let answers = |route: usize| model.routes[route].filters.iter().any(filter::Built::answers_preflights);
+    matches!(found, Lookup::Found { route, .. } if answers(route)).then_some(found)
 }
 
 /// A connection opened for one name carries no requests for names of another certificate: who looked at the
