@@ -56,23 +56,31 @@ impl Gateway {
         tunnel
     }
 
+    /// The tunnel for the next request after this one's.
+    pub(crate) async fn after(&mut self, tunnel: Tunnel) -> Tunnel {
+        match tunnel.end.version() {
+            Version::V1 => self.tunnel().await,
+            Version::V3 => tunnel,
+        }
+    }
+
     /// The next WebSocket, accepted.
     pub(crate) async fn accept(&mut self) -> (Registration, Tunnel) {
         let mut stream = soon(self.dialled.recv()).await.expect("a connector");
         let mut buf = BytesMut::new();
         let length = loop {
-            if let Some(length) = Scanner::default().scan(&buf, &Limits::default()).unwrap() {
+            if let Some(length) = Scanner::default().scan(&buf, &Limits::default()).expect("no surprise") {
                 break length;
             }
-            assert_ne!(soon(stream.read_buf(&mut buf)).await.unwrap(), 0);
+            assert_ne!(soon(stream.read_buf(&mut buf)).await.expect("no surprise"), 0);
         };
-        let (head, _) = h1::request(buf.split_to(length).freeze(), &Limits::default()).unwrap();
-        let purpose = Purpose::of(head.path()).unwrap();
-        let registration = Registration::read(&head, purpose, &self.versions).unwrap();
+        let (head, _) = h1::request(buf.split_to(length).freeze(), &Limits::default()).expect("no surprise");
+        let purpose = Purpose::of(head.path()).expect("no surprise");
+        let registration = Registration::read(&head, purpose, &self.versions).expect("no surprise");
         let answer = registration.accept(Extensions::ALL);
         let mut out = Vec::new();
         h1::response_head(&answer, Framing::None, head.version, Persist::Upgrade, &mut out);
-        stream.write_all(&out).await.unwrap();
+        stream.write_all(&out).await.expect("no surprise");
         let settings = Settings { extensions: registration.extensions, ..Settings::gateway() };
         let end = GatewayEnd::new(registration.version, settings, Duration::ZERO);
         (
@@ -99,7 +107,7 @@ impl Tunnel {
 
     pub(crate) fn request(&mut self, head: &RequestHead, content: Content) -> StreamId {
         let now = self.now();
-        self.end.request(head, content, now).unwrap()
+        self.end.request(head, content, now).expect("no surprise")
     }
 
     /// The next answer of any stream; moves bytes until there is one.
@@ -133,7 +141,7 @@ impl Tunnel {
     /// Writes everything.
     pub(crate) async fn flush(&mut self) {
         if let Some(stream) = &mut self.stream {
-            soon(stream.write_all_buf(self.end.output())).await.unwrap();
+            soon(stream.write_all_buf(self.end.output())).await.expect("no surprise");
         }
     }
 
