@@ -4,22 +4,24 @@ use sluice_http::{Method, NameId, RequestHead, ResponseHead};
 
 use super::*;
 
-fn request(text: &[u8]) -> Result<(String, Vec<(String, String)>, Content), BadHead> {
+type Lines = Vec<(String, String)>;
+
+fn request(text: &[u8]) -> Result<(String, Lines, Content), BadHead> {
     read_request(text, Marker::Written).map(|(head, content)| {
         (format!("{} {}", head.method_text(), head.target()), shown(&head.fields), content)
     })
 }
 
-fn shown(fields: &Fields) -> Vec<(String, String)> {
+fn shown(fields: &Fields) -> Lines {
     let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
     fields.iter().map(|(_, name, value)| (text(name), text(value))).collect()
 }
 
-fn fields(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+fn fields(pairs: &[(&str, &str)]) -> Lines {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-fn response(text: &[u8]) -> Result<(u16, Vec<(String, String)>, Option<u64>), BadHead> {
+fn response(text: &[u8]) -> Result<(u16, Lines, Option<u64>), BadHead> {
     read_response(text, Method::Get).map(|(head, length)| (head.status, shown(&head.fields), length))
 }
 

@@ -131,7 +131,8 @@ fn the_end_of_a_tunnel_is_read_so_that_the_client_can_tell() {
     let data = || client_frame(0x82, b"ab");
     let length =
         |length: &str| client_frame(0x81, format!("HTTP/1.1 200 OK\nContent-Length:{length}\n").as_bytes());
-    let cases: Vec<(Vec<Vec<u8>>, bool, Vec<&str>)> = vec![
+    type Case = (Vec<Vec<u8>>, bool, Vec<&'static str>);
+    let cases: Vec<Case> = vec![
         (
             vec![head(), data(), close_frame(1000, "")],
             false,

@@ -159,7 +159,7 @@ impl Gateway {
         }
         match read_response(text, method) {
             Ok((head, _)) if head.status == 101 && !extensions.upgrade => {
-                self.broken(id, Fault::BadHead, now)
+                self.broken(id, Fault::BadHead, now);
             }
             Ok((head, length)) => {
                 let has_content = has_content(method, head.status);
