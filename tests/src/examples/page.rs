@@ -126,7 +126,7 @@ fn expected(line: &str, clause: &str) -> Expected {
 /// What the words of a line ask for.
 pub(super) fn command(words: &[String]) -> Command {
     match words {
-        [program, rest @ ..] if program == "curl" && rest.iter().any(needs_curl) => {
+        [program, rest @ ..] if program == "curl" && rest.iter().any(|word| needs_curl(word)) => {
             Command::RealCurl(rest.to_vec())
         }
         [program, rest @ ..] if program == "curl" => Command::Curl(curl(rest)),
@@ -143,7 +143,7 @@ pub(super) fn command(words: &[String]) -> Command {
 
 const NC: [&str; 5] = ["echo", "|", "nc", "-u", "-w1"];
 
-fn needs_curl(word: &String) -> bool {
+fn needs_curl(word: &str) -> bool {
     word.starts_with("https://") || word.starts_with("--http")
 }
 

@@ -215,7 +215,7 @@ impl Filter for Concurrency {
                 | Failure::ExchangeTimeout,
             ) => exchange.held.learn(None),
             Outcome::Completed if matches!(response.head.status, 429 | 503 | 504) => {
-                exchange.held.learn(None)
+                exchange.held.learn(None);
             }
             Outcome::Completed if answered.is_some() => exchange.held.learn(answered),
             // What the gateway answered itself, or what broke, says nothing about load.

@@ -175,8 +175,8 @@ impl Filter for Cors {
         };
         let fields = &mut response.head.fields;
         fields.retain(|id, name, _| {
-            !OURS.contains(&id)
-                && !(id == NameId::Other && name.eq_ignore_ascii_case(ALLOWS_PRIVATE.as_bytes()))
+            !(OURS.contains(&id)
+                || id == NameId::Other && name.eq_ignore_ascii_case(ALLOWS_PRIVATE.as_bytes()))
         });
         self.permit(origin, fields);
         if let Some(expose) = &self.expose
