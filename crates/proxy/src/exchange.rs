@@ -99,11 +99,8 @@ pub enum GrpcWeb {
 }
 
 /// What the `cors` filter found of a request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CrossOrigin {
-    /// No page of another origin that may read the answer.
-    #[default]
-    No,
     /// A page of this origin, which may.
     Permitted(Box<str>),
     /// A preflight, whose answer says everything already.
@@ -172,8 +169,8 @@ pub struct Exchange {
     pub challenge: Arc<str>,
     /// What the client of a gRPC-Web request that was translated to gRPC reads.
     pub grpc_web: Option<GrpcWeb>,
-    /// What pages of other origins are told.
-    pub cross_origin: CrossOrigin,
+    /// Whether a page of another origin may read the answer.
+    pub cross_origin: Option<Box<CrossOrigin>>,
     /// The places that it holds.
     pub held: Held,
 }
@@ -207,7 +204,7 @@ impl Exchange {
             allow: Box::default(),
             challenge: none,
             grpc_web: None,
-            cross_origin: CrossOrigin::No,
+            cross_origin: None,
             held: Held::default(),
         }
     }

@@ -9,6 +9,7 @@
 
 pub mod action;
 pub mod address;
+pub mod circuit;
 pub mod closest;
 pub mod config;
 pub mod consumer;

@@ -55,6 +55,7 @@ const STOREYS: &[&[&str]] = &[
         "gate",
         "gates",
         "world",
+        "circuit",
         "closest",
         "percent",
         "field_values",

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sluice_http::{Request, Response};
 
+use crate::circuit::Circuits;
 use crate::consumer::Consumers;
 use crate::credentials::Verifier;
 use crate::exchange::Exchange;
@@ -117,12 +118,14 @@ pub struct Shared {
     pub verifier: Arc<Verifier>,
     /// Limits of what runs at once.
     pub gates: Arc<Gates>,
+    /// Breakers of routes and upstreams.
+    pub circuits: Arc<Circuits>,
 }
 
 impl Shared {
     /// That of a process that starts; `secret` is its own.
     pub fn new(secret: &[u8]) -> Shared {
-        Shared { verifier: Verifier::new(secret), gates: Arc::default() }
+        Shared { verifier: Verifier::new(secret), gates: Arc::default(), circuits: Arc::default() }
     }
 }
 

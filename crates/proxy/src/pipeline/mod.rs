@@ -23,7 +23,7 @@ use crate::config::model::{Model, Route};
 use crate::exchange::{Exchange, Outcome, Role, TargetForm};
 use crate::facts::Facts;
 use crate::failure::Failure;
-use crate::filter::{self, Flow, cors};
+use crate::filter::{self, Entered, Flow, cors};
 use crate::listener::LocalListener;
 use crate::relay::End;
 use crate::route::Lookup;
@@ -76,20 +76,24 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
     forwarded::apply(&mut request.head, exchange, &place.listener.shared.forwarded);
     let events = place.worker.events();
     let entered = filter::request_phase(&route.filters, &place.scene(&events), (exchange, request)).await;
-    let acted = match entered.flow {
-        Ok(Flow::Continue) => act(place, route, exchange, request).await,
-        Ok(Flow::Answer(response)) => {
-            exchange.outcome = Outcome::Answered;
-            Ok(Acted::Response(response))
-        }
-        Err(failure) => Err(failure),
+    let Entered { count, flow } = entered;
+    let acted = if matches!(flow, Ok(Flow::Continue)) {
+        // So that the future has no room for an answer beside the action's.
+        drop(flow);
+        act(place, route, exchange, request).await
+    } else {
+        exchange.outcome = Outcome::Answered;
+        flow.and_then(|flow| match flow {
+            Flow::Answer(response) => Ok(Acted::Response(response)),
+            Flow::Continue => Err(Failure::Internal),
+        })
     };
     let mut response = match acted {
         Ok(Acted::Switched(head, connection)) => return Handled::Switched(head, connection),
         Ok(Acted::Response(response)) => response,
         Err(failure) => fail(place, exchange, request, failure),
     };
-    let mut left = entered.count;
+    let mut left = count;
     while let Err(interrupted) = filter::response_phase(&route.filters, left, exchange, &mut response).await {
         response = fail(place, exchange, request, interrupted.failure);
         left = interrupted.left;
