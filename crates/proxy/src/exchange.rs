@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use sluice_http::{Method, RequestHead, Version};
 
+use crate::bandwidth::Throttle;
 use crate::consumer::{Claims, Consumer};
 use crate::facts::{Facts, Identity, Params, Scheme};
 use crate::failure::Failure;
@@ -171,6 +172,8 @@ pub struct Exchange {
     pub grpc_web: Option<GrpcWeb>,
     /// Whether a page of another origin may read the answer.
     pub cross_origin: Option<Box<CrossOrigin>>,
+    /// How fast its bytes may move.
+    pub throttle: Option<Box<Throttle>>,
     /// The places that it holds.
     pub held: Held,
 }
@@ -205,6 +208,7 @@ impl Exchange {
             challenge: none,
             grpc_web: None,
             cross_origin: None,
+            throttle: None,
             held: Held::default(),
         }
     }

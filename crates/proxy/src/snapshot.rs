@@ -78,6 +78,7 @@ pub fn build(
 ) -> Result<Built, Problems> {
     let mut problems = Problems::new();
     let shared = before.map_or_else(|| filter::Shared::new(secret), |before| before.shared.clone());
+    load_lists(&mut model, &mut problems);
     load_filters(&mut model, &shared, &mut problems);
     let now = now.as_secs().try_into().unwrap_or(i64::MAX);
     let tls = tls::Loaded::load(&model.tls(), before.map(|before| &before.tls), now, &mut problems);
@@ -94,6 +95,18 @@ pub fn build(
     let snapshot = Snapshot { revision, document, model, upstreams, listeners, tls, log, shared };
     let snapshot = Arc::new(snapshot);
     Ok(Built { snapshot, sockets })
+}
+
+/// Reads the lists of who may come in through listeners.
+fn load_lists(model: &mut Model, problems: &mut Problems) {
+    let at = At::root().key("listeners");
+    for listener in &mut model.listeners {
+        let at = at.key(&*listener.name).key("ip_access");
+        // Nobody else has it yet: the model was made for this.
+        if let Some(access) = Arc::get_mut(listener).and_then(|listener| listener.access.as_mut()) {
+            access.read(&at, problems);
+        }
+    }
 }
 
 /// Reads the files of filters.

@@ -179,6 +179,21 @@ impl Forward {
         exchange: &mut Exchange,
         request: &mut Request,
     ) -> Result<Acted, Failure> {
+        let local = &scene.upstreams[self.upstream];
+        if self.circuit.is_none() && self.fallback.is_none() && local.shared.circuit.is_none() {
+            return self.send(local, scene, exchange, request).await;
+        }
+        // Boxed: other routes carry no room for it.
+        Box::pin(self.guarded(scene, exchange, request)).await
+    }
+
+    /// The same, passing the breakers; falls back where that is written.
+    async fn guarded(
+        &self,
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Acted, Failure> {
         let had_body = !request.body.is_empty();
         let acted = match &self.circuit {
             None => self.through(self.upstream, scene, exchange, request).await,
@@ -195,8 +210,7 @@ impl Forward {
             None => acted,
             Some(fallback) => {
                 let whole = is_whole(request, had_body);
-                // Boxed: what goes well carries no room for it.
-                Box::pin(self.fall_back((fallback, acted, whole), scene, exchange, request)).await
+                self.fall_back((fallback, acted, whole), scene, exchange, request).await
             }
         }
     }

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sluice_http::{Request, Response};
 
+use crate::bandwidth::Paces;
 use crate::circuit::Circuits;
 use crate::consumer::Consumers;
 use crate::credentials::Verifier;
@@ -28,6 +29,7 @@ use crate::problem::{At, Problems};
 use crate::scene::Scene;
 
 pub mod acl;
+pub mod bandwidth;
 pub mod basic_auth;
 pub mod body_limit;
 pub mod concurrency;
@@ -118,6 +120,8 @@ pub struct Shared {
     pub verifier: Arc<Verifier>,
     /// Limits of what runs at once.
     pub gates: Arc<Gates>,
+    /// Rates that exchanges share.
+    pub paces: Arc<Paces>,
     /// Breakers of routes and upstreams.
     pub circuits: Arc<Circuits>,
 }
@@ -125,7 +129,12 @@ pub struct Shared {
 impl Shared {
     /// That of a process that starts; `secret` is its own.
     pub fn new(secret: &[u8]) -> Shared {
-        Shared { verifier: Verifier::new(secret), gates: Arc::default(), circuits: Arc::default() }
+        Shared {
+            verifier: Verifier::new(secret),
+            gates: Arc::default(),
+            circuits: Arc::default(),
+            paces: Arc::default(),
+        }
     }
 }
 
@@ -234,6 +243,8 @@ filters! {
     IpAccess => ip_access::IpAccess,
     /// Limits how many exchanges run at once.
     Concurrency => concurrency::Concurrency,
+    /// Limits how fast bodies and tunnels move.
+    Bandwidth => bandwidth::Bandwidth,
     /// Limits the bodies of requests.
     BodyLimit => body_limit::BodyLimit,
     /// Edits the fields of requests and responses.
@@ -327,7 +338,8 @@ mod tests {
             "filters = [
                { cors = { origins = ['*'] } }, { security_headers = {} },
                { basic_auth = { file = 'users' } }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
-               { concurrency = { limit = 1 } }, { body_limit = { limit = '1MiB' } },
+               { concurrency = { limit = 1 } },
+               { bandwidth = { up = '1MiB/s' } }, { body_limit = { limit = '1MiB' } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",
         );

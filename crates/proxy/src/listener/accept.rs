@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 
-use super::{LocalListener, Open, arrive};
+use super::{LocalListener, Open, admit, arrive};
 use crate::stream::Socket;
 use crate::worker::Worker;
 
@@ -97,11 +97,20 @@ pub async fn run(worker: Rc<Worker>, mut listener: Rc<LocalListener>, socket: Ac
 }
 
 fn serve(worker: &Rc<Worker>, listener: &Rc<LocalListener>, socket: Socket, peer: SocketAddr) {
+    let proxied = listener.shared.proxy_protocol.as_ref().is_some_and(|policy| policy.concerns(peer));
+    let counted = match proxied {
+        // Its header says who the client is.
+        true => None,
+        false => match admit::admit(listener, peer.ip()) {
+            Ok(counted) => counted,
+            Err(_counted) => return,
+        },
+    };
     let open = Open::count(listener, &worker.connections);
     let (own, listener) = (Rc::clone(worker), Rc::clone(listener));
     worker.world.spawn(async move {
         arrive::arrive(own, listener, socket, peer).await;
-        drop(open);
+        drop((open, counted));
     });
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use super::admit::admit;
 use super::{LocalListener, proxy_header, secure};
 use crate::config::document::Protocol;
 use crate::facts::Scheme;
@@ -27,11 +28,16 @@ pub async fn arrive(
 ) {
     // What came behind the PROXY header.
     let mut read = BytesMut::new();
+    let mut _client = None;
     if let Some(policy) = listener.shared.proxy_protocol.as_ref().filter(|policy| policy.concerns(peer)) {
         // Boxed: connections without such a header carry no room for it.
         let header = proxy_header::receive(&worker, &listener, policy, (&mut socket, &mut read));
         match Box::pin(header).await {
             Ok(said) => peer = said.unwrap_or(peer),
+            Err(_counted) => return,
+        }
+        match admit(&listener, peer.ip()) {
+            Ok(counted) => _client = counted,
             Err(_counted) => return,
         }
     }

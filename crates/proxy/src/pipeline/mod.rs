@@ -66,7 +66,7 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
         exchange.form = TargetForm::of(&request.head);
     }
     normalize::origin_form(&mut request.head);
-    let route = match find(place, exchange, request) {
+    let route = match enter(place, exchange).and_then(|()| find(place, exchange, request)) {
         Ok(route) => route,
         Err(failure) => return Handled::Response(fail(place, exchange, request, failure)),
     };
@@ -100,6 +100,23 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
     }
     mark(place, exchange, &mut response);
     Handled::Response(response)
+}
+
+/// Whether the listener lets a request in.
+fn enter(place: &Place<'_>, exchange: &mut Exchange) -> Result<(), Failure> {
+    let shared = &place.listener.shared;
+    // Connections were asked already, but for those of trusted proxies, and those that are older than the list.
+    if shared.access.as_ref().is_some_and(|access| !access.permits(exchange.client.address)) {
+        return Err(Failure::Forbidden);
+    }
+    if let Some(most) = shared.requests {
+        let gate = &place.listener.bound.requests;
+        if gate.limit() != most {
+            gate.set_limit(most);
+        }
+        exchange.held.keep(gate.try_enter()?, &place.worker.world, exchange.started);
+    }
+    Ok(())
 }
 
 /// Finds the route of a connection or flow, and passes it through the filters. `head` stands for a request:

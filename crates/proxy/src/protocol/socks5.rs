@@ -15,13 +15,13 @@ use sluice_http::{Body, NameId, Request, RequestHead};
 
 use super::Arrival;
 use crate::action::Action;
+use crate::bandwidth;
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::Failure;
 use crate::filter::Built;
 use crate::listener::LocalListener;
 use crate::observe::access_log::Captured;
 use crate::pipeline::{self, Handled, Place};
-use crate::relay;
 use crate::wire::Link;
 use crate::worker::Running;
 
@@ -187,7 +187,9 @@ impl Served<'_> {
             return;
         }
         let idle = self.listener.shared.timeouts.idle;
-        let relayed = relay::run(link, &mut *endpoint, idle, &worker.world).await;
+        let relayed =
+            bandwidth::relay((link, &mut *endpoint), exchange.throttle.as_deref(), (idle, &worker.world))
+                .await;
         (exchange.received, exchange.sent) = (relayed.up, relayed.down);
     }
 }
