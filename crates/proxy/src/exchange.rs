@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use sluice_http::{Method, RequestHead, Version};
 
+use crate::bandwidth::Throttle;
 use crate::consumer::{Claims, Consumer};
 use crate::facts::{Facts, Identity, Params, Scheme};
 use crate::failure::Failure;
@@ -99,11 +100,8 @@ pub enum GrpcWeb {
 }
 
 /// What the `cors` filter found of a request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CrossOrigin {
-    /// No page of another origin that may read the answer.
-    #[default]
-    No,
     /// A page of this origin, which may.
     Permitted(Box<str>),
     /// A preflight, whose answer says everything already.
@@ -172,8 +170,10 @@ pub struct Exchange {
     pub challenge: Arc<str>,
     /// What the client of a gRPC-Web request that was translated to gRPC reads.
     pub grpc_web: Option<GrpcWeb>,
-    /// What pages of other origins are told.
-    pub cross_origin: CrossOrigin,
+    /// Whether a page of another origin may read the answer.
+    pub cross_origin: Option<Box<CrossOrigin>>,
+    /// How fast its bytes may move.
+    pub throttle: Option<Box<Throttle>>,
     /// The places that it holds.
     pub held: Held,
 }
@@ -207,7 +207,8 @@ impl Exchange {
             allow: Box::default(),
             challenge: none,
             grpc_web: None,
-            cross_origin: CrossOrigin::No,
+            cross_origin: None,
+            throttle: None,
             held: Held::default(),
         }
     }

@@ -296,7 +296,8 @@ impl Drop for Permit {
 
 /// The places that an exchange holds, until it ends.
 #[derive(Debug, Default)]
-pub struct Held(Vec<Place>);
+#[expect(clippy::box_collection, reason = "most exchanges hold none and should carry no room for any")]
+pub struct Held(Option<Box<Vec<Place>>>);
 
 #[derive(Debug)]
 struct Place {
@@ -316,12 +317,12 @@ impl Held {
             }
             false => (Duration::ZERO, Moment(0)),
         };
-        self.0.push(Place { permit, entered });
+        self.0.get_or_insert_default().push(Place { permit, entered });
     }
 
     /// Tells the gates how long their exchange took to be answered, since it began; none: it was dropped.
     pub fn learn(&self, answered: Option<Duration>) {
-        for Place { permit, entered: (after, at) } in &self.0 {
+        for Place { permit, entered: (after, at) } in self.0.iter().flat_map(|held| held.iter()) {
             if permit.gate.is_adaptive() {
                 let took = answered.map(|answered| answered.saturating_sub(*after));
                 permit.gate.learn(took, at.after(took.unwrap_or_default()));

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use sluice_traffic::gradient::Policy;
 
-use crate::gate::Gate;
+use crate::failure::Failure;
+use crate::gate::{Gate, Patience, Permit};
+use crate::world::World;
 
 /// All gates with a name.
 #[derive(Debug, Default)]
@@ -110,6 +112,51 @@ impl Totals {
         self.waiting += u64::from(gate.waiting());
         self.refused += gate.refused();
         self
+    }
+}
+
+/// A gate with what a document says of it.
+#[derive(Clone, Debug)]
+pub struct Limited {
+    named: Arc<Named>,
+    limit: u32,
+    patience: Patience,
+}
+
+impl Limited {
+    /// The gate of this name, for so many.
+    pub fn new(gates: &Gates, name: &str, limit: u32, patience: Patience) -> Limited {
+        Limited { named: gates.named(name, Wanted::One(limit)), limit, patience }
+    }
+
+    /// The gate. It may run for an older document until somebody comes to it with the new limit.
+    fn gate(&self) -> Option<&Arc<Gate>> {
+        let Kind::One(gate) = &self.named.kind else { return None };
+        if gate.limit() != self.limit {
+            gate.set_limit(self.limit);
+        }
+        Some(gate)
+    }
+
+    /// Whether there is room.
+    pub fn has_room(&self) -> bool {
+        self.gate().is_some_and(|gate| gate.has_room())
+    }
+
+    /// Enters, after waiting as far as the document says. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Failure::Overloaded`]
+    pub async fn enter(&self, world: &World) -> Result<Permit, Failure> {
+        self.gate().ok_or(Failure::Internal)?.enter(world, 0, self.patience).await
+    }
+
+    /// Enters at once, or not at all.
+    ///
+    /// # Errors
+    /// [`Failure::Overloaded`]
+    pub fn try_enter(&self) -> Result<Permit, Failure> {
+        self.gate().ok_or(Failure::Internal)?.try_enter()
     }
 }
 

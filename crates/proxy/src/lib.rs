@@ -9,6 +9,9 @@
 
 pub mod action;
 pub mod address;
+pub mod bandwidth;
+pub mod circuit;
+pub mod client_counts;
 pub mod closest;
 pub mod config;
 pub mod consumer;

@@ -3,7 +3,6 @@
 //! Promise: an exchange holds its place until its last byte, also as a tunnel; who waits keeps a place in a
 //! bounded queue for a bounded time; who is turned away gets 503 with Retry-After before anything is sent on.
 
-use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +15,7 @@ use sluice_traffic::gradient::Policy;
 use sluice_traffic::queue::Order;
 
 use super::{Carries, Filter, Flow, Loading};
+use crate::address::origin_of;
 use crate::exchange::{Exchange, Outcome};
 use crate::expression::Expression;
 use crate::failure::Failure;
@@ -240,7 +240,7 @@ impl Concurrency {
             }
             Kind::Each(keyed) => keyed,
         };
-        let client = || address_key(exchange.client.address);
+        let client = || origin_of(exchange.client.address);
         let gate = match &self.per {
             Per::Consumer if let Some(consumer) = &exchange.consumer => {
                 keyed.gate(consumer.name.as_bytes(), self.limit)
@@ -257,23 +257,6 @@ impl Concurrency {
         }
         Some(gate)
     }
-}
-
-/// What an address is counted by: whoever has one IPv6 address has the other 2^64 of its network too. The
-/// first byte keeps it apart from names.
-fn address_key(address: IpAddr) -> [u8; 9] {
-    let mut key = [0; 9];
-    match address.to_canonical() {
-        IpAddr::V4(address) => {
-            key[0] = 4;
-            key[1..5].copy_from_slice(&address.octets());
-        }
-        IpAddr::V6(address) => {
-            key[0] = 6;
-            key[1..].copy_from_slice(&address.octets()[..8]);
-        }
-    }
-    key
 }
 
 impl Adaptive {

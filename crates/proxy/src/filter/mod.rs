@@ -18,6 +18,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sluice_http::{Request, Response};
 
+use crate::bandwidth::Paces;
+use crate::circuit::Circuits;
 use crate::consumer::Consumers;
 use crate::credentials::Verifier;
 use crate::exchange::Exchange;
@@ -30,6 +32,7 @@ use crate::token::{Memory, Remotes, Revoked};
 
 pub mod acl;
 pub mod api_key;
+pub mod bandwidth;
 pub mod basic_auth;
 pub mod body_limit;
 mod challenge;
@@ -132,6 +135,10 @@ pub struct Shared {
     pub revoked: Arc<Revoked>,
     /// Limits of what runs at once.
     pub gates: Arc<Gates>,
+    /// Rates that exchanges share.
+    pub paces: Arc<Paces>,
+    /// Breakers of routes and upstreams.
+    pub circuits: Arc<Circuits>,
 }
 
 impl Shared {
@@ -140,7 +147,8 @@ impl Shared {
         let verifier = Verifier::new(secret);
         let tokens = Arc::new(Memory::new(verifier.number(b"tokens")));
         let (redis, key_sets, revoked) = (Arc::default(), Arc::default(), Arc::default());
-        Shared { verifier, redis, key_sets, tokens, revoked, gates: Arc::default() }
+        let (gates, circuits, paces) = (Arc::default(), Arc::default(), Arc::default());
+        Shared { verifier, redis, key_sets, tokens, revoked, gates, circuits, paces }
     }
 }
 
@@ -253,6 +261,8 @@ filters! {
     IpAccess => ip_access::IpAccess,
     /// Limits how many exchanges run at once.
     Concurrency => concurrency::Concurrency,
+    /// Limits how fast bodies and tunnels move.
+    Bandwidth => bandwidth::Bandwidth,
     /// Limits the bodies of requests.
     BodyLimit => body_limit::BodyLimit,
     /// Edits the fields of requests and responses.
@@ -347,7 +357,8 @@ mod tests {
                { cors = { origins = ['*'] } }, { security_headers = {} },
                { basic_auth = { file = 'users' } }, { jwt = { secret = '0123456789abcdef' } },
                { api_key = {} }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
-               { concurrency = { limit = 1 } }, { body_limit = { limit = '1MiB' } },
+               { concurrency = { limit = 1 } },
+               { bandwidth = { up = '1MiB/s' } }, { body_limit = { limit = '1MiB' } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",
         );

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use super::admit::admit;
 use super::{LocalListener, Open, proxy_header, secure};
 use crate::config::document::Protocol;
 use crate::facts::Scheme;
@@ -20,9 +21,17 @@ use crate::worker::Worker;
 
 /// Serves an accepted connection until it ends, in a task of its own.
 pub fn arrive(worker: &Rc<Worker>, listener: &Rc<LocalListener>, socket: Socket, peer: SocketAddr) {
-    let open = Open::count(listener, &worker.connections);
     let shared = &listener.shared;
     let header = shared.proxy_protocol.as_ref().is_some_and(|policy| policy.concerns(peer));
+    let counted = match header {
+        // It says who the client is.
+        true => None,
+        false => match admit(listener, peer.ip()) {
+            Ok(counted) => counted,
+            Err(_counted) => return,
+        },
+    };
+    let open = (Open::count(listener, &worker.connections), counted);
     let (own, listener) = (Rc::clone(worker), Rc::clone(listener));
     if header || listener.tls.is_some() || shared.protocol != Protocol::Http {
         return worker.world.spawn(async move {
@@ -50,9 +59,14 @@ fn link(worker: &Worker, stream: Stream) -> Link {
 async fn set_up(worker: Rc<Worker>, listener: Rc<LocalListener>, mut socket: Socket, mut peer: SocketAddr) {
     // What came behind the PROXY header.
     let mut read = BytesMut::new();
+    let mut _client = None;
     if let Some(policy) = listener.shared.proxy_protocol.as_ref().filter(|policy| policy.concerns(peer)) {
         match proxy_header::receive(&worker, &listener, policy, (&mut socket, &mut read)).await {
             Ok(said) => peer = said.unwrap_or(peer),
+            Err(_counted) => return,
+        }
+        match admit(&listener, peer.ip()) {
+            Ok(counted) => _client = counted,
             Err(_counted) => return,
         }
     }

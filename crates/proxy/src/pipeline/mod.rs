@@ -23,7 +23,7 @@ use crate::config::model::{Model, Route};
 use crate::exchange::{Exchange, Outcome, Role, TargetForm};
 use crate::facts::Facts;
 use crate::failure::Failure;
-use crate::filter::{self, Flow, cors};
+use crate::filter::{self, Entered, Flow, cors};
 use crate::listener::LocalListener;
 use crate::relay::End;
 use crate::route::Lookup;
@@ -66,7 +66,7 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
         exchange.form = TargetForm::of(&request.head);
     }
     normalize::origin_form(&mut request.head);
-    let route = match find(place, exchange, request) {
+    let route = match enter(place, exchange).and_then(|()| find(place, exchange, request)) {
         Ok(route) => route,
         Err(failure) => return Handled::Response(fail(place, exchange, request, failure)),
     };
@@ -76,26 +76,47 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
     forwarded::apply(&mut request.head, exchange, &place.listener.shared.forwarded);
     let events = place.worker.events();
     let entered = filter::request_phase(&route.filters, &place.scene(&events), (exchange, request)).await;
-    let acted = match entered.flow {
-        Ok(Flow::Continue) => act(place, route, exchange, request).await,
-        Ok(Flow::Answer(response)) => {
-            exchange.outcome = Outcome::Answered;
-            Ok(Acted::Response(response))
-        }
-        Err(failure) => Err(failure),
+    let Entered { count, flow } = entered;
+    let acted = if matches!(flow, Ok(Flow::Continue)) {
+        // So that the future has no room for an answer beside the action's.
+        drop(flow);
+        act(place, route, exchange, request).await
+    } else {
+        exchange.outcome = Outcome::Answered;
+        flow.and_then(|flow| match flow {
+            Flow::Answer(response) => Ok(Acted::Response(response)),
+            Flow::Continue => Err(Failure::Internal),
+        })
     };
     let mut response = match acted {
         Ok(Acted::Switched(head, connection)) => return Handled::Switched(head, connection),
         Ok(Acted::Response(response)) => response,
         Err(failure) => fail(place, exchange, request, failure),
     };
-    let mut left = entered.count;
+    let mut left = count;
     while let Err(interrupted) = filter::response_phase(&route.filters, left, exchange, &mut response).await {
         response = fail(place, exchange, request, interrupted.failure);
         left = interrupted.left;
     }
     mark(place, exchange, &mut response);
     Handled::Response(response)
+}
+
+/// Whether the listener lets a request in.
+fn enter(place: &Place<'_>, exchange: &mut Exchange) -> Result<(), Failure> {
+    let shared = &place.listener.shared;
+    // Connections were asked already, but for those of trusted proxies, and those that are older than the list.
+    if shared.access.as_ref().is_some_and(|access| !access.permits(exchange.client.address)) {
+        return Err(Failure::Forbidden);
+    }
+    if let Some(most) = shared.requests {
+        let gate = &place.listener.bound.requests;
+        if gate.limit() != most {
+            gate.set_limit(most);
+        }
+        exchange.held.keep(gate.try_enter()?, &place.worker.world, exchange.started);
+    }
+    Ok(())
 }
 
 /// Finds the route of a connection or flow, and passes it through the filters. `head` stands for a request:

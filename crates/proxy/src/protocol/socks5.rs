@@ -14,6 +14,7 @@ use sluice_http::socks5::{self, Authentication, Invalid, Method, Parsed, Reply, 
 use sluice_http::{Body, NameId, Request, RequestHead};
 
 use super::Arrival;
+use crate::bandwidth;
 use crate::config::model::Route;
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::Failure;
@@ -22,7 +23,6 @@ use crate::filter::basic_auth::BasicAuth;
 use crate::listener::LocalListener;
 use crate::observe::access_log::Captured;
 use crate::pipeline::{self, Handled, Place};
-use crate::relay;
 use crate::wire::Link;
 use crate::worker::Running;
 
@@ -195,7 +195,9 @@ impl Served<'_> {
             return;
         }
         let idle = self.listener.shared.timeouts.idle;
-        let relayed = relay::run(link, &mut *endpoint, idle, &worker.world).await;
+        let relayed =
+            bandwidth::relay((link, &mut *endpoint), exchange.throttle.as_deref(), (idle, &worker.world))
+                .await;
         (exchange.received, exchange.sent) = (relayed.up, relayed.down);
     }
 }

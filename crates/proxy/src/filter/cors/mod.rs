@@ -157,21 +157,18 @@ impl Filter for Cors {
         let permitted = permitted.filter(|origin| self.origins.include(origin));
         if let Some(method) = asked(&request.head) {
             let answer = self.preflight(permitted, method, fields);
-            exchange.cross_origin = CrossOrigin::Told;
+            exchange.cross_origin = Some(Box::new(CrossOrigin::Told));
             return Ok(Flow::Answer(answer));
         }
-        exchange.cross_origin = match permitted {
-            Some(origin) => CrossOrigin::Permitted(origin.into()),
-            None => CrossOrigin::No,
-        };
+        exchange.cross_origin = permitted.map(|origin| Box::new(CrossOrigin::Permitted(origin.into())));
         Ok(Flow::Continue)
     }
 
     async fn on_response(&self, exchange: &mut Exchange, response: &mut Response) -> Result<(), Failure> {
-        let origin = match &exchange.cross_origin {
-            CrossOrigin::Told => return Ok(()),
-            CrossOrigin::Permitted(origin) => Some(&**origin),
-            CrossOrigin::No => None,
+        let origin = match exchange.cross_origin.as_deref() {
+            Some(CrossOrigin::Told) => return Ok(()),
+            Some(CrossOrigin::Permitted(origin)) => Some(&**origin),
+            None => None,
         };
         let fields = &mut response.head.fields;
         fields.retain(|id, name, _| {
