@@ -77,6 +77,7 @@ const STOREYS: &[&[&str]] = &[
         "pipeline/forwarded",
         "pipeline/hops",
         "redis",
+        "limit",
     ],
     &["health"],
     &["upstream", "scene"],

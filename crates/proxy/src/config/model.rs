@@ -12,6 +12,7 @@ use super::document::Protocol;
 use crate::action::Action;
 use crate::consumer::Consumers;
 use crate::filter;
+use crate::limit;
 use crate::observe::access_log;
 use crate::pipeline::forwarded;
 use crate::resolve;
@@ -39,6 +40,8 @@ pub struct Model {
     pub upstreams: Vec<(Arc<str>, Policy)>,
     /// Whom the gateway knows.
     pub consumers: Arc<Consumers>,
+    /// How their limits are counted.
+    pub consumer_limits: limit::plan::Plan,
     /// Certificates by name.
     pub certificates: Vec<(String, tls::CertificatePolicy)>,
     /// One line for each exchange.

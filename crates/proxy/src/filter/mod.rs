@@ -22,6 +22,7 @@ use crate::consumer::Consumers;
 use crate::credentials::Verifier;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
+use crate::limit::Limits;
 use crate::problem::{At, Problems};
 use crate::redis::Connections;
 use crate::scene::Scene;
@@ -34,6 +35,8 @@ pub mod grpc_web;
 pub mod headers;
 pub mod ip_access;
 pub mod query_edits;
+pub mod quota;
+pub mod rate_limit;
 pub mod rewrite;
 
 /// A step around a route's action. Built once for a snapshot and shared by all workers; the futures stay on
@@ -102,6 +105,8 @@ pub struct Loading<'a> {
     pub shared: &'a Shared,
     /// The name of its route.
     pub route: &'a str,
+    /// The name of the upstream that the route forwards to, if it does.
+    pub upstream: Option<&'a str>,
     /// Whom the gateway knows.
     pub consumers: &'a Arc<Consumers>,
 }
@@ -113,12 +118,14 @@ pub struct Shared {
     pub verifier: Arc<Verifier>,
     /// Connections to Redis servers.
     pub redis: Arc<Connections>,
+    /// What limits and quotas have counted.
+    pub limits: Arc<Limits>,
 }
 
 impl Shared {
     /// That of a process that starts; `secret` is its own.
     pub fn new(secret: &[u8]) -> Shared {
-        Shared { verifier: Verifier::new(secret), redis: Arc::default() }
+        Shared { verifier: Verifier::new(secret), redis: Arc::default(), limits: Arc::default() }
     }
 }
 
@@ -216,6 +223,10 @@ filters! {
     Acl => acl::Acl,
     /// Lets in by the client's address.
     IpAccess => ip_access::IpAccess,
+    /// Limits how fast requests come.
+    RateLimit => rate_limit::Limiter,
+    /// Limits how many requests there are in a period.
+    Quota => quota::Limiter,
     /// Edits the fields of requests and responses.
     Headers => headers::Headers,
     /// Changes the path and the query that the endpoint sees.
@@ -306,6 +317,7 @@ mod tests {
         let built = chain(
             "filters = [
                { basic_auth = { file = 'users' } }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
+               { rate_limit = { rate = '1/s' } }, { quota = { limit = 1, period = 'day' } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",
         );
