@@ -112,6 +112,8 @@ failures! {
         "Credentials are missing or not valid." "a filter asked for credentials"
     ProxyUnauthenticated "proxy-unauthenticated" Gateway 407 16 No Keep "http_request_denied"
         "Credentials for this proxy are missing or not valid." "a filter of a forward proxy's route asked for credentials"
+    AuthUnavailable "auth-unavailable" Gateway 503 14 No Keep "destination_unavailable"
+        "Credentials cannot be checked at the moment." "what credentials are checked with cannot be reached: a key set (JWKS), the service of forward_auth, or Redis"
     Forbidden "forbidden" Gateway 403 7 No Keep "http_request_denied"
         "This request is not allowed." "a filter denied the request"
     RateLimited "rate-limited" Gateway 429 8 No Keep "http_request_denied"

@@ -110,6 +110,7 @@ fn start(
         shared.limits.keep_in(state.into());
     }
     shared.redis.report_to(diagnostics);
+    shared.key_sets.report_to(diagnostics);
     registry.register(shared.redis.clone());
     shared
 }

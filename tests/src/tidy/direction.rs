@@ -60,6 +60,8 @@ const STOREYS: &[&[&str]] = &[
         "credentials",
         "consumer",
         "network_list",
+        "fetch",
+        "token",
         "request_id",
         "resolve",
         "sockets",

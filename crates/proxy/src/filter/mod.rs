@@ -26,14 +26,20 @@ use crate::limit::Limits;
 use crate::problem::{At, Problems};
 use crate::redis::Connections;
 use crate::scene::Scene;
+use crate::token::{Memory, Remotes, Revoked};
 
 pub mod acl;
+pub mod api_key;
 pub mod basic_auth;
+mod challenge;
+pub mod except;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod grpc_web;
 pub mod headers;
 pub mod ip_access;
+pub mod jwt;
+pub mod lookup;
 pub mod query_edits;
 pub mod quota;
 pub mod rate_limit;
@@ -120,12 +126,21 @@ pub struct Shared {
     pub redis: Arc<Connections>,
     /// What limits and quotas have counted.
     pub limits: Arc<Limits>,
+    /// Key sets that others publish.
+    pub key_sets: Arc<Remotes>,
+    /// Tokens that were found right a moment ago.
+    pub tokens: Arc<Memory>,
+    /// Tokens that were taken back.
+    pub revoked: Arc<Revoked>,
 }
 
 impl Shared {
     /// That of a process that starts; `secret` is its own.
     pub fn new(secret: &[u8]) -> Shared {
-        Shared { verifier: Verifier::new(secret), redis: Arc::default(), limits: Arc::default() }
+        let verifier = Verifier::new(secret);
+        let tokens = Arc::new(Memory::new(verifier.number(b"tokens")));
+        let (redis, key_sets, revoked) = (Arc::default(), Arc::default(), Arc::default());
+        Shared { verifier, redis, limits: Arc::default(), key_sets, tokens, revoked }
     }
 }
 
@@ -219,6 +234,10 @@ macro_rules! filters {
 filters! {
     /// Lets in who proves to be a user, by name and password (RFC 7617).
     BasicAuth => basic_auth::BasicAuth,
+    /// Lets in who has a valid token (RFC 7519, RFC 6750).
+    Jwt => jwt::Jwt,
+    /// Lets in consumers by keys that machines carry.
+    ApiKey => api_key::ApiKey,
     /// Lets in by who is asking: groups of consumers, claims of tokens.
     Acl => acl::Acl,
     /// Lets in by the client's address.
@@ -316,7 +335,7 @@ mod tests {
         }
         let built = chain(
             "filters = [
-               { basic_auth = { file = 'users' } }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
+               { basic_auth = { file = 'users' } }, { jwt = { secret = '0123456789abcdef' } }, { api_key = {} }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
                { rate_limit = { rate = '1/s' } }, { quota = { limit = 1, period = 'day' } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",
