@@ -31,6 +31,7 @@ pub mod h2_message;
 pub mod h2_push;
 pub mod h2_stream;
 pub mod health;
+pub mod limit;
 pub mod line_file;
 pub mod listener;
 pub mod network_list;

@@ -85,6 +85,7 @@ const STOREYS: &[&[&str]] = &[
         "pipeline/forwarded",
         "pipeline/hops",
         "redis",
+        "limit",
     ],
     &["health"],
     &["upstream", "scene"],

@@ -34,6 +34,8 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
     let listeners = check_listeners(document, &mut problems);
     let upstreams = check_upstreams(document, &mut problems);
     let consumers = consumer::check(&document.consumers, &At::root().key("consumers"), &mut problems);
+    let consumer_limits = document.consumer_limits.as_ref().cloned().unwrap_or_default();
+    let consumer_limits = consumer_limits.check(&At::root().key("consumer_limits"), &mut problems);
     let certificates = certificates::check(document, &mut problems);
     let (tables, streams) = check_matches(document, &mut problems);
     let dns = (document.dns.as_ref())
@@ -47,7 +49,9 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
         .collect();
     let access_log = (document.access_log.as_ref())
         .and_then(|config| config.build(&At::root().key("access_log"), &mut problems));
-    if problems.is_empty() {
+    if let Some(consumer_limits) = consumer_limits
+        && problems.is_empty()
+    {
         let (table, connect) = tables;
         return Ok(Model {
             listeners,
@@ -58,6 +62,7 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
             routes,
             upstreams,
             consumers,
+            consumer_limits,
             certificates,
             access_log,
         });
@@ -67,6 +72,9 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
 
 fn check_process(document: &Document, problems: &mut Problems) {
     let at = At::root().key("process");
+    if document.process.state.as_deref() == Some("") {
+        problems.add(&at.key("state"), "the name of the directory is empty");
+    }
     if let Some(admin) = &document.process.admin {
         let loopback = admin.address.parse::<SocketAddr>().map(|address| address.ip().is_loopback());
         if loopback != Ok(true) {

@@ -25,6 +25,7 @@ use crate::credentials::Verifier;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::gates::Gates;
+use crate::limit::Limits;
 use crate::problem::{At, Problems};
 use crate::redis::Connections;
 use crate::scene::Scene;
@@ -47,6 +48,8 @@ pub mod ip_access;
 pub mod jwt;
 pub mod lookup;
 pub mod query_edits;
+pub mod quota;
+pub mod rate_limit;
 pub mod rewrite;
 pub mod security_headers;
 
@@ -116,6 +119,8 @@ pub struct Loading<'a> {
     pub shared: &'a Shared,
     /// The name of its route.
     pub route: &'a str,
+    /// The name of the upstream that the route forwards to, if it does.
+    pub upstream: Option<&'a str>,
     /// Whom the gateway knows.
     pub consumers: &'a Arc<Consumers>,
 }
@@ -127,6 +132,8 @@ pub struct Shared {
     pub verifier: Arc<Verifier>,
     /// Connections to Redis servers.
     pub redis: Arc<Connections>,
+    /// What limits and quotas have counted.
+    pub limits: Arc<Limits>,
     /// Key sets that others publish.
     pub key_sets: Arc<Remotes>,
     /// Tokens that were found right a moment ago.
@@ -148,7 +155,8 @@ impl Shared {
         let tokens = Arc::new(Memory::new(verifier.number(b"tokens")));
         let (redis, key_sets, revoked) = (Arc::default(), Arc::default(), Arc::default());
         let (gates, circuits, paces) = (Arc::default(), Arc::default(), Arc::default());
-        Shared { verifier, redis, key_sets, tokens, revoked, gates, circuits, paces }
+        let limits = Arc::default();
+        Shared { verifier, redis, key_sets, tokens, revoked, gates, circuits, paces, limits }
     }
 }
 
@@ -265,6 +273,10 @@ filters! {
     Bandwidth => bandwidth::Bandwidth,
     /// Limits the bodies of requests.
     BodyLimit => body_limit::BodyLimit,
+    /// Limits how fast requests come.
+    RateLimit => rate_limit::Limiter,
+    /// Limits how many requests there are in a period.
+    Quota => quota::Limiter,
     /// Edits the fields of requests and responses.
     Headers => headers::Headers,
     /// Changes the path and the query that the endpoint sees.
@@ -359,6 +371,7 @@ mod tests {
                { api_key = {} }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
                { concurrency = { limit = 1 } },
                { bandwidth = { up = '1MiB/s' } }, { body_limit = { limit = '1MiB' } },
+               { rate_limit = { rate = '1/s' } }, { quota = { limit = 1, period = 'day' } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",
         );
