@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use crate::action::Action;
 use crate::address::Address;
 use crate::config::document::Document;
 use crate::config::model::{ListenerPolicy, Model};
@@ -100,14 +101,23 @@ fn start(secret: &[u8], (registry, diagnostics): (&Registry, &Diagnostics)) -> f
     shared
 }
 
-/// Reads the files of filters.
+/// Reads the files of filters, and of actions that have some.
 fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Problems) {
-    let at = At::root().key("routes");
-    for (route, place) in model.routes.iter_mut().zip(0..) {
-        let at = at.index(place).key("filters");
-        let loading = filter::Loading { shared, route: &route.name, consumers: &model.consumers };
+    let routes = At::root().key("routes");
+    for (route, index) in model.routes.iter_mut().zip(0..) {
+        let at = routes.index(index).key("filters");
+        let loading = filter::Loading {
+            shared,
+            route: &route.name,
+            consumers: &model.consumers,
+            upstreams: &model.upstreams,
+        };
         for (filter, place) in route.filters.iter_mut().zip(0..) {
             filter.load(&loading, &at.index(place), problems);
+        }
+        if let Action::Token(token) = &mut route.action {
+            let who = (&model.consumers, &shared.verifier);
+            token.load(who, (&shared.rings, &shared.revoked), &routes.index(index).key("token"), problems);
         }
     }
 }

@@ -25,7 +25,8 @@ use crate::failure::Failure;
 use crate::problem::{At, Problems};
 use crate::redis::Connections;
 use crate::scene::Scene;
-use crate::token::{Memory, Remotes, Revoked};
+use crate::token::{Memory, Remotes, Revoked, Rings};
+use crate::upstream::config::Policy;
 
 pub mod acl;
 pub mod api_key;
@@ -34,8 +35,10 @@ mod challenge;
 pub mod except;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod forward_auth;
 pub mod grpc_web;
 pub mod headers;
+pub mod hmac;
 pub mod ip_access;
 pub mod jwt;
 pub mod lookup;
@@ -110,6 +113,8 @@ pub struct Loading<'a> {
     pub route: &'a str,
     /// Whom the gateway knows.
     pub consumers: &'a Arc<Consumers>,
+    /// The upstreams, in the model's order.
+    pub upstreams: &'a [(Arc<str>, Policy)],
 }
 
 /// What the filters of a process share. It outlives every snapshot.
@@ -123,6 +128,8 @@ pub struct Shared {
     pub key_sets: Arc<Remotes>,
     /// Tokens that were found right a moment ago.
     pub tokens: Arc<Memory>,
+    /// Keys that tokens are signed with.
+    pub rings: Arc<Rings>,
     /// Tokens that were taken back.
     pub revoked: Arc<Revoked>,
 }
@@ -132,8 +139,8 @@ impl Shared {
     pub fn new(secret: &[u8]) -> Shared {
         let verifier = Verifier::new(secret);
         let tokens = Arc::new(Memory::new(verifier.number(b"tokens")));
-        let (redis, key_sets, revoked) = (Arc::default(), Arc::default(), Arc::default());
-        Shared { verifier, redis, key_sets, tokens, revoked }
+        let (redis, key_sets, rings) = (Arc::default(), Arc::default(), Arc::default());
+        Shared { verifier, redis, key_sets, tokens, rings, revoked: Arc::default() }
     }
 }
 
@@ -231,6 +238,10 @@ filters! {
     Jwt => jwt::Jwt,
     /// Lets in consumers by keys that machines carry.
     ApiKey => api_key::ApiKey,
+    /// Lets in consumers whose requests are signed.
+    Hmac => hmac::HmacAuth,
+    /// Asks a service who may come in.
+    ForwardAuth => forward_auth::ForwardAuth,
     /// Lets in by who is asking: groups of consumers, claims of tokens.
     Acl => acl::Acl,
     /// Lets in by the client's address.
@@ -324,7 +335,8 @@ mod tests {
         }
         let built = chain(
             "filters = [
-               { basic_auth = { file = 'users' } }, { jwt = { secret = '0123456789abcdef' } }, { api_key = {} }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
+               { basic_auth = { file = 'users' } }, { jwt = { secret = '0123456789abcdef' } }, { api_key = {} }, { hmac = {} },
+               { forward_auth = { upstream = 'u', path = '/' } }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",
         );
