@@ -313,7 +313,7 @@ async fn a_tcp_tunnel_has_its_pace_and_its_limits() {
     at_least(Duration::from_millis(100), "a download", async {
         let content = vec![b'x'; 300_000];
         let (sent, read) = tokio::join!(endpoint.send(&content), client.read(content.len()));
-        drop(sent);
+        let _: &mut Wire = sent;
         assert_eq!(read, content);
     })
     .await;

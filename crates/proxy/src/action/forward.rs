@@ -172,23 +172,24 @@ impl Forward {
         self.circuit = self.breaker.map(|policy| circuits.circuit(Around::Route, route, policy));
     }
 
-    /// Sends the request; tries again when that is safe; falls back where that is written.
-    pub async fn run(
-        &self,
-        scene: &Scene<'_>,
-        exchange: &mut Exchange,
-        request: &mut Request,
-    ) -> Result<Acted, Failure> {
+    /// Whether a breaker stands before it, or a fallback behind.
+    pub fn is_guarded(&self, scene: &Scene<'_>) -> bool {
         let local = &scene.upstreams[self.upstream];
-        if self.circuit.is_none() && self.fallback.is_none() && local.shared.circuit.is_none() {
-            return self.send(local, scene, exchange, request).await;
-        }
-        // Boxed: other routes carry no room for it.
-        Box::pin(self.guarded(scene, exchange, request)).await
+        self.circuit.is_some() || self.fallback.is_some() || local.shared.circuit.is_some()
+    }
+
+    /// Sends the request; tries again when that is safe. For what is not guarded.
+    pub fn run<'a>(
+        &'a self,
+        scene: &'a Scene<'_>,
+        exchange: &'a mut Exchange,
+        request: &'a mut Request,
+    ) -> impl Future<Output = Result<Acted, Failure>> + 'a {
+        self.send(&scene.upstreams[self.upstream], scene, exchange, request)
     }
 
     /// The same, passing the breakers; falls back where that is written.
-    async fn guarded(
+    pub async fn guarded(
         &self,
         scene: &Scene<'_>,
         exchange: &mut Exchange,

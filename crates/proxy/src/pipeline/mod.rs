@@ -239,6 +239,10 @@ async fn act(
     (exchange, request): (&mut Exchange, &mut Request),
 ) -> Result<Acted, Failure> {
     match &route.action {
+        // In a box: routes without breakers carry no room for it.
+        Action::Forward(forward) if forward.is_guarded(scene) => {
+            Box::pin(forward.guarded(scene, exchange, request)).await
+        }
         Action::Forward(forward) => forward.run(scene, exchange, request).await,
         Action::ForwardProxy(proxy) => {
             let outward = place.running.outward.as_deref().ok_or(Failure::Internal)?;
