@@ -181,6 +181,7 @@ fn facts<'a>(head: &'a RequestHead, params: &'a Params) -> Facts<'a> {
         request_id: "",
         route: "",
         params,
+        identity: Default::default(),
     }
 }
 

@@ -9,8 +9,12 @@ use std::time::{Duration, Instant};
 
 use sluice_http::{Method, RequestHead, Version};
 
-use crate::facts::{Facts, Params, Scheme};
+use crate::bandwidth::Throttle;
+use crate::consumer::{Claims, Consumer};
+use crate::facts::{Facts, Identity, Params, Scheme};
 use crate::failure::Failure;
+use crate::gate::Held;
+use crate::limit;
 use crate::tls::Secured;
 
 /// Who is asking, and through which listener.
@@ -96,6 +100,15 @@ pub enum GrpcWeb {
     Text,
 }
 
+/// What the `cors` filter found of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CrossOrigin {
+    /// A page of this origin, which may.
+    Permitted(Box<str>),
+    /// A preflight, whose answer says everything already.
+    Told,
+}
+
 /// How long the phases took, from the first byte of the request; zero when a phase was not reached.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Phases {
@@ -125,11 +138,15 @@ pub struct Exchange {
     /// The route's name; empty before one is found.
     pub route: Arc<str>,
     /// The route's position in the model.
-    pub route_index: Option<usize>,
+    pub route_index: Option<u32>,
     /// What we are for the client.
     pub role: Role,
     /// The user whose credentials were found right.
     pub user: Option<Arc<str>>,
+    /// Who is asking, once a filter has found out; a later filter may still turn it away.
+    pub consumer: Option<Arc<Consumer>>,
+    /// What its token says, once it was found right.
+    pub claims: Option<Claims>,
     /// Parameters from the route's path template.
     pub params: Params,
     /// The upstream's name; empty when none was used.
@@ -149,11 +166,19 @@ pub struct Exchange {
     /// Body bytes to the client.
     pub sent: u64,
     /// Methods the path allows, for 405.
-    pub allow: String,
+    pub allow: Box<str>,
     /// Which credentials are asked for, for 401 and 407 (RFC 9110 section 11.6.1).
     pub challenge: Arc<str>,
+    /// What limits and quotas said.
+    pub limits: limit::record::Record,
     /// What the client of a gRPC-Web request that was translated to gRPC reads.
     pub grpc_web: Option<GrpcWeb>,
+    /// Whether a page of another origin may read the answer.
+    pub cross_origin: Option<Box<CrossOrigin>>,
+    /// How fast its bytes may move.
+    pub throttle: Option<Box<Throttle>>,
+    /// The places that it holds.
+    pub held: Held,
 }
 
 impl Exchange {
@@ -171,6 +196,8 @@ impl Exchange {
             route_index: None,
             role: Role::Gateway,
             user: None,
+            consumer: None,
+            claims: None,
             params: Params::default(),
             upstream: Arc::clone(&none),
             endpoint: Arc::clone(&none),
@@ -180,9 +207,13 @@ impl Exchange {
             status: 0,
             received: 0,
             sent: 0,
-            allow: String::new(),
+            allow: Box::default(),
             challenge: none,
+            limits: limit::record::Record::default(),
             grpc_web: None,
+            cross_origin: None,
+            throttle: None,
+            held: Held::default(),
         }
     }
 
@@ -198,6 +229,7 @@ impl Exchange {
             request_id: &self.request_id,
             route: &self.route,
             params: &self.params,
+            identity: Identity { consumer: self.consumer.as_deref(), claims: self.claims.as_ref() },
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sluice_http::RequestHead;
 
+use crate::consumer::{Claims, Consumer};
 use crate::tls::Secured;
 
 /// How the client reached us.
@@ -58,6 +59,17 @@ pub struct Facts<'a> {
     pub route: &'a str,
     /// Path parameters; empty before a route is found.
     pub params: &'a Params,
+    /// Who is asking; nobody before a filter has found out.
+    pub identity: Identity<'a>,
+}
+
+/// Who is asking, as far as filters have found out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Identity<'a> {
+    /// The consumer.
+    pub consumer: Option<&'a Consumer>,
+    /// What its token says.
+    pub claims: Option<&'a Claims>,
 }
 
 /// The value of the cookie `name` in the request's Cookie fields (RFC 6265 section 5.4), without quotes.

@@ -8,6 +8,8 @@
 //! | `{authority}` `{host}` `{port}` | what the request is for; the port is the scheme's when none is written |
 //! | `{target}` `{path}` `{query}` | as received, encoded; target is both, query has no `?` |
 //! | `{header.NAME}` `{cookie.NAME}` `{query.NAME}` | the first of that name; a query value is decoded |
+//! | `{consumer.name}` `{consumer.groups}` | who is asking, and its groups with commas, once a filter has found out |
+//! | `{claim.NAME}` | the claim of that name of the token that the filter jwt found right |
 //! | `{param.NAME}` | the path parameter `{NAME}` of the route's path |
 //!
 //! `{{` and `}}` are braces. What is absent is written as nothing.
@@ -65,6 +67,8 @@ enum Encoding {
 const PLAIN: &[(&str, Fact)] = &[
     ("authority", Fact::Authority),
     ("client", Fact::Client),
+    ("consumer.groups", Fact::Groups),
+    ("consumer.name", Fact::Consumer),
     ("host", Fact::Host),
     ("listener", Fact::Listener),
     ("method", Fact::Method),
@@ -87,7 +91,7 @@ const PLAIN: &[(&str, Fact)] = &[
     ("tls.version", Fact::Tls(TlsFact::Version)),
 ];
 
-const FAMILIES: &[&str] = &["header", "cookie", "query", "param"];
+const FAMILIES: &[&str] = &["header", "cookie", "query", "param", "claim"];
 
 impl Template {
     /// Compiles a text; the error says which variable is unknown and which there are.
@@ -233,6 +237,7 @@ fn variable(name: &str) -> Result<Fact, String> {
             .ok_or_else(|| format!("`{}` in `{{header.NAME}}` is not a header name", shown(key))),
         Some(("cookie", key)) => Ok(Fact::Cookie(key.into())),
         Some(("query", key)) => Ok(Fact::Parameter(key.into())),
+        Some(("claim", key)) => Ok(Fact::Claim(key.into())),
         Some(("param", key)) => Ok(Fact::Param(key.into())),
         _ => Err(unknown(name)),
     }
@@ -266,6 +271,7 @@ impl fmt::Display for Spelled<'_> {
             Fact::Parameter(name) => write!(f, "query.{name}"),
             Fact::Cookie(name) => write!(f, "cookie.{name}"),
             Fact::Param(name) => write!(f, "param.{name}"),
+            Fact::Claim(name) => write!(f, "claim.{name}"),
             plain => f.write_str(PLAIN.iter().find(|(_, fact)| fact == plain).map_or("", |(name, _)| name)),
         }
     }
@@ -290,6 +296,7 @@ mod tests {
             request_id: "r-1",
             route: "shop",
             params,
+            identity: Default::default(),
         };
         let mut out = String::from("^");
         template.render(&facts, &mut out);
@@ -366,10 +373,10 @@ mod tests {
 
     #[test]
     fn an_error_says_what_to_write() {
-        let list = "(there are: authority, client, host, listener, method, path, port, query, request_id, route, \
+        let list = "(there are: authority, client, consumer.groups, consumer.name, host, listener, method, path, port, query, request_id, route, \
                     scheme, target, tls.cipher, tls.client.dns, tls.client.email, tls.client.fingerprint, \
                     tls.client.issuer, tls.client.serial, tls.client.subject, tls.client.uri, tls.sni, tls.version, \
-                    header.NAME, cookie.NAME, query.NAME, param.NAME)";
+                    header.NAME, cookie.NAME, query.NAME, param.NAME, claim.NAME)";
         for (text, expected) in [
             ("{hots}", format!("there is no variable `{{hots}}` - did you mean `{{host}}`? {list}")),
             ("{id}", format!("there is no variable `{{id}}` {list}")),

@@ -19,9 +19,37 @@ pub struct Period(pub std::time::Duration);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(pub u64);
 
+/// How fast bytes move: a size and "/s", "64KiB/s", "10MiB/s".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteRate(pub u64);
+
 /// A network: "10.0.0.0/8", "2001:db8::/32", or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network(pub ipnet::IpNet);
+
+/// How many in which time: "100/s", "600/m", "10/30s". At least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// How many.
+    pub count: u32,
+    /// In which time.
+    pub period: Period,
+}
+
+/// A stretch of the calendar in UTC, "hour", "day", "week" (from Monday) or "month"; or a length of time, "90m".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Span {
+    /// From a full hour to the next.
+    Hour,
+    /// From midnight to midnight.
+    Day,
+    /// From Monday to Monday.
+    Week,
+    /// From the first of a month to the next.
+    Month,
+    /// Stretches of this length, counted from the Unix epoch.
+    Of(Period),
+}
 
 /// A share of a whole, 0 to 1, written as a number.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -81,6 +109,59 @@ impl fmt::Display for Period {
     }
 }
 
+impl FromStr for Rate {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(count, unit)| {
+            let count = count.parse().ok().filter(|count| *count > 0)?;
+            // "s" is one second.
+            let unit = unit.to_owned();
+            let period: Period = match unit.starts_with(|c: char| c.is_ascii_digit()) {
+                true => unit.parse().ok()?,
+                false => format!("1{unit}").parse().ok()?,
+            };
+            (!period.0.is_zero()).then_some(Rate { count, period })
+        });
+        parts.ok_or_else(|| {
+            format!("`{text}` is not a rate; write how many in which time: \"100/s\", \"600/m\", \"10/30s\"")
+        })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let period = self.period.to_string();
+        let unit =
+            period.strip_prefix('1').filter(|unit| unit.starts_with(|c: char| c.is_ascii_alphabetic()));
+        write!(f, "{}/{}", self.count, unit.unwrap_or(&period))
+    }
+}
+
+const SPANS: &[(&str, Span)] =
+    &[("hour", Span::Hour), ("day", Span::Day), ("week", Span::Week), ("month", Span::Month)];
+
+impl FromStr for Span {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((_, span)) = SPANS.iter().find(|(word, _)| *word == text) {
+            return Ok(*span);
+        }
+        let period = text.parse::<Period>().ok().filter(|period| period.0.as_secs() > 0);
+        period.map(Span::Of).ok_or_else(|| {
+            format!("`{text}` is no period; write \"hour\", \"day\", \"week\", \"month\" or a length of time: \"90m\"")
+        })
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Span::Of(period) => period.fmt(f),
+            span => f.write_str(SPANS.iter().find(|(_, one)| one == span).map_or("", |(word, _)| word)),
+        }
+    }
+}
+
 impl FromStr for ByteSize {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
@@ -98,6 +179,22 @@ impl fmt::Display for ByteSize {
             Some((unit, size)) => write!(f, "{}{unit}", self.0 / size),
             None => write!(f, "{}B", self.0),
         }
+    }
+}
+
+impl FromStr for ByteRate {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = text.strip_suffix("/s").and_then(|size| size.parse::<ByteSize>().ok());
+        size.filter(|size| size.0 > 0).map(|size| ByteRate(size.0)).ok_or_else(|| {
+            format!("`{text}` is not a rate of bytes; write a size and \"/s\": \"64KiB/s\", \"10MiB/s\"")
+        })
+    }
+}
+
+impl fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", ByteSize(self.0))
     }
 }
 
@@ -169,6 +266,9 @@ text_values! {
     Period "period" "1.5s",
     ByteSize "byte-size" "10MiB",
     Network "network" "10.0.0.0/8",
+    Rate "rate" "100/s",
+    ByteRate "byte-rate" "10MiB/s",
+    Span "span" "day",
 }
 
 impl<'de> Deserialize<'de> for Ratio {

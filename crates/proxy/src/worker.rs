@@ -16,12 +16,13 @@ use sluice_traffic::breaker::Change;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::action::forward_proxy::outward::Outward;
+use crate::circuit::Circuit;
 use crate::config::model::ListenerPolicy;
 use crate::gateway::Gateway;
 use crate::listener::LocalListener;
 use crate::listener::accept::{self, Acceptor};
 use crate::observe::access_log::LogWriter;
-use crate::observe::metrics::RouteCells;
+use crate::observe::metrics::{ConsumerCells, RouteCells};
 use crate::pipeline::forwarded;
 use crate::protocol::udp;
 use crate::request_id;
@@ -69,6 +70,8 @@ pub struct Running {
     pub names: Vec<Arc<str>>,
     /// Counters of each route, in the model's order.
     pub routes: Vec<Arc<RouteCells>>,
+    /// Counters of consumers, in the model's order.
+    pub consumers: Vec<Arc<ConsumerCells>>,
     /// Counters of exchanges without a route.
     pub unrouted: Arc<RouteCells>,
     /// The part of forward proxying, where a route does that.
@@ -99,6 +102,9 @@ impl Running {
             upstreams: snapshot.upstreams.iter().map(local).collect(),
             routes: snapshot.model.routes.iter().map(|route| registry.route(index, &route.name)).collect(),
             names: snapshot.model.routes.iter().map(|route| Arc::from(&*route.name)).collect(),
+            consumers: (snapshot.model.consumers.all().iter())
+                .map(|one| registry.consumer(index, &one.name))
+                .collect(),
             unrouted: registry.route(index, ""),
             log: snapshot.log.as_ref().map(|log| RefCell::new(log.writer())),
             listeners: (snapshot.listeners.iter())
@@ -148,6 +154,10 @@ impl Events for Worker {
     fn breaker_changed(&self, upstream: &Upstream, index: usize, change: Change) {
         self.gateway.breaker_changed(upstream, index, change);
     }
+
+    fn circuit_changed(&self, circuit: &Circuit, change: Change) {
+        self.gateway.circuit_changed(circuit, change);
+    }
 }
 
 impl Worker {
@@ -162,6 +172,7 @@ impl Worker {
             upstreams: Vec::new(),
             names: Vec::new(),
             routes: Vec::new(),
+            consumers: Vec::new(),
             unrouted: gateway.registry.route(index, ""),
             outward: None,
             log: None,

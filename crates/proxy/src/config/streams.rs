@@ -88,6 +88,7 @@ fn check_actions(route: &Route, at: &At, problems: &mut Problems) {
     for (key, written) in [
         ("respond", route.respond.is_some()),
         ("redirect", route.redirect.is_some()),
+        ("token", route.token.is_some()),
         ("forward_proxy", route.forward_proxy.is_some()),
     ] {
         if written {
@@ -101,6 +102,7 @@ fn check_actions(route: &Route, at: &At, problems: &mut Problems) {
     for (key, written) in [
         ("host", forward.host != HostConfig::Preserve),
         ("upgrade", forward.upgrade),
+        ("fallback", forward.fallback.as_ref().is_some_and(|fallback| fallback.respond.is_some())),
         ("retry", !forward.retry.statuses.is_empty() || forward.retry.non_idempotent),
     ] {
         if written {
@@ -175,7 +177,10 @@ mod tests {
             ("forward = { upstream = 'u', upgrade = true }", "forward.upgrade"),
             ("forward = { upstream = 'u', host = 'endpoint' }", "forward.host"),
             ("forward = { upstream = 'u', retry = { statuses = [503] } }", "forward.retry"),
-            ("filters = [{ rewrite = { strip_prefix = '/a' } }]\nforward = { upstream = 'u' }", "filters"),
+            (
+                "filters = [{ rewrite = { strip_prefix = '/a' } }]\nforward = { upstream = 'u' }",
+                "filters[0].rewrite",
+            ),
         ] {
             assert_eq!(problems(&route("r", "listeners = ['db']", rest)), [format!("routes[0].{place}")]);
         }

@@ -68,6 +68,34 @@ impl Users {
         Ok(())
     }
 
+    /// Adds a user of a document.
+    ///
+    /// # Errors
+    /// One sentence, with the user and without the hash.
+    pub fn list(&mut self, name: &str, hash: &StoredHash) -> Result<Arc<str>, String> {
+        self.add(name, &hash.0)?;
+        Ok(Arc::from(name))
+    }
+
+    /// Adds the users of another list.
+    ///
+    /// # Errors
+    /// One sentence, with a user that stands in both.
+    pub fn join(&mut self, others: &Users) -> Result<(), String> {
+        for User { name, hash } in &others.0 {
+            let Err(place) = self.0.binary_search_by(|user| user.name.cmp(name)) else {
+                return Err(format!("user `{name}` is a consumer's too"));
+            };
+            self.0.insert(place, User { name: Arc::clone(name), hash: Arc::clone(hash) });
+        }
+        Ok(())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A user's name and hash.
     pub fn find(&self, name: &str) -> Option<(&Arc<str>, &Arc<Hash>)> {
         let place = self.0.binary_search_by(|user| (*user.name).cmp(name)).ok()?;

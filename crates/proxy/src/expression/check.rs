@@ -28,6 +28,7 @@ pub(super) enum Typed {
 pub(super) struct Checker<'t> {
     pub(super) text: &'t str,
     pub(super) faults: Vec<Fault>,
+    pub(super) moment: super::Moment,
 }
 
 impl Scalar {
@@ -362,7 +363,13 @@ impl Checker<'_> {
 pub(super) fn entry_of(scalar: &Scalar) -> Option<&Fact> {
     match scalar {
         Scalar::Text(Text::Fact(
-            fact @ (Fact::Header(_) | Fact::Parameter(_) | Fact::Cookie(_) | Fact::Param(_)),
+            fact @ (Fact::Header(_)
+            | Fact::Parameter(_)
+            | Fact::Cookie(_)
+            | Fact::Param(_)
+            | Fact::Group(_)
+            | Fact::Claim(_)
+            | Fact::Consumer),
         )) => Some(fact),
         _ => None,
     }

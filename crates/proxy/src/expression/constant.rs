@@ -75,5 +75,6 @@ fn without_request<T>(evaluate: impl FnOnce(&Facts<'_>) -> T) -> T {
         request_id: "",
         route: "",
         params: &Params::default(),
+        identity: Default::default(),
     })
 }

@@ -52,6 +52,14 @@ pub(crate) enum Fact {
     Cookie(Box<str>),
     /// The path parameter of this name.
     Param(Box<str>),
+    /// The consumer's name.
+    Consumer,
+    /// Its groups, with commas.
+    Groups,
+    /// This group's name, when the consumer belongs to it.
+    Group(Box<str>),
+    /// The token's claim of this name.
+    Claim(Box<str>),
 }
 
 /// What can be read of a TLS handshake.
@@ -125,6 +133,10 @@ impl Fact {
             }
             Fact::Cookie(name) => cookie(head, name)?,
             Fact::Param(name) => facts.params.get(name)?,
+            Fact::Consumer => &facts.identity.consumer?.name,
+            Fact::Groups => &facts.identity.consumer?.groups_text,
+            Fact::Group(name) => facts.identity.consumer?.groups.iter().find(|own| **own == *name)?,
+            Fact::Claim(name) => facts.identity.claims?.get(name)?,
         };
         Some(Cow::Borrowed(text.as_bytes()))
     }
@@ -136,6 +148,9 @@ impl Fact {
             Fact::Parameter(name) => facts.head.query().is_some_and(|query| parameter(query, name).is_some()),
             Fact::Cookie(name) => cookie(facts.head, name).is_some(),
             Fact::Param(name) => facts.params.get(name).is_some(),
+            Fact::Consumer | Fact::Groups => facts.identity.consumer.is_some(),
+            Fact::Group(name) => facts.identity.consumer.is_some_and(|consumer| consumer.is_in(name)),
+            Fact::Claim(name) => facts.identity.claims.is_some_and(|claims| claims.get(name).is_some()),
             Fact::Query => facts.head.query().is_some(),
             Fact::Tls(fact) => facts.tls.is_some_and(|secured| fact.read(secured).is_some()),
             _ => true,

@@ -20,6 +20,7 @@
 //! | `request.headers["x-a"]`, `request.headers.a` | text | the first field line of that name, in any case |
 //! | `request.query.a`, `request.cookies.a`, `params.id` | text | query values and names are decoded |
 //! | `client.address` | address | the trusted client address |
+//! | `consumer`, `consumer.name`, `consumer.groups["a"]`, `jwt.claims.a` | text | in filters and actions: not known when a route is chosen |
 //! | `listener`, `listener.name`, `route`, `route.name` | text | |
 //!
 //! Operators, from loose to tight: `? :`, `||`, `&&`, `== != < <= > >= in`, `+ - * / %` on ints, `! -`.
@@ -81,6 +82,15 @@ enum Wanted {
     Value,
 }
 
+/// When an expression is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// A route is chosen: nobody has asked who the client is.
+    Match,
+    /// In a filter or an action.
+    Route,
+}
+
 impl Fault {
     /// Notes it as a problem of the string value at `at`.
     pub fn report(self, at: &At, problems: &mut Problems) {
@@ -100,17 +110,22 @@ impl fmt::Display for Fault {
 impl Expression {
     /// Compiles a condition: the expression's type must be bool.
     pub fn condition(text: &str) -> Result<Expression, Vec<Fault>> {
-        Expression::compile(text, Wanted::Condition)
+        Expression::compile(text, Wanted::Condition, Moment::Match)
+    }
+
+    /// The same for a filter or an action, where it can be known who is asking.
+    pub fn condition_on_route(text: &str) -> Result<Expression, Vec<Fault>> {
+        Expression::compile(text, Wanted::Condition, Moment::Route)
     }
 
     /// Compiles an expression of any type, to be read with [`Expression::text`].
     pub fn value(text: &str) -> Result<Expression, Vec<Fault>> {
-        Expression::compile(text, Wanted::Value)
+        Expression::compile(text, Wanted::Value, Moment::Route)
     }
 
-    fn compile(text: &str, wanted: Wanted) -> Result<Expression, Vec<Fault>> {
+    fn compile(text: &str, wanted: Wanted, moment: Moment) -> Result<Expression, Vec<Fault>> {
         let node = parse::parse(text)?;
-        let mut checker = Checker { text, faults: Vec::new() };
+        let mut checker = Checker { text, faults: Vec::new(), moment };
         let root = match wanted {
             Wanted::Condition => checker.bool(&node, "a condition").map(Scalar::Bool),
             Wanted::Value => checker.value(&node),

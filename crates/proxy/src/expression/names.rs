@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use sluice_http::FieldName;
 
+use super::Moment;
 use super::check::{Checker, Typed};
 use super::fact::{Fact, TlsFact};
 use super::parse::{Kind, Node};
@@ -21,6 +22,8 @@ pub(super) enum Place {
     Route,
     Tls,
     TlsClient,
+    Consumer,
+    Jwt,
 }
 
 /// Values by name.
@@ -30,9 +33,11 @@ pub(super) enum Map {
     Query,
     Cookies,
     Params,
+    Groups,
+    Claims,
 }
 
-const ROOTS: &[&str] = &["request", "client", "listener", "route", "params", "tls"];
+const ROOTS: &[&str] = &["request", "client", "listener", "route", "params", "tls", "consumer", "jwt"];
 
 const REQUEST: &[&str] =
     &["method", "path", "target", "host", "scheme", "version", "id", "headers", "query", "cookies"];
@@ -43,6 +48,8 @@ impl Place {
             Place::Request => REQUEST,
             Place::Client => &["address"],
             Place::Listener | Place::Route => &["name"],
+            Place::Consumer => &["name", "groups"],
+            Place::Jwt => &["claims"],
             Place::Tls => &["sni", "version", "cipher", "client"],
             Place::TlsClient => &["subject", "issuer", "serial", "fingerprint", "dns", "uri", "email"],
         }
@@ -53,7 +60,8 @@ impl Place {
         match self {
             Place::Listener => Some(Fact::Listener),
             Place::Route => Some(Fact::Route),
-            Place::Request | Place::Client | Place::Tls | Place::TlsClient => None,
+            Place::Consumer => Some(Fact::Consumer),
+            Place::Jwt | Place::Request | Place::Client | Place::Tls | Place::TlsClient => None,
         }
     }
 
@@ -80,6 +88,9 @@ impl Place {
             (Place::Client, "address") => return Some(Typed::Scalar(Scalar::Address)),
             (Place::Listener, "name") => Fact::Listener,
             (Place::Route, "name") => Fact::Route,
+            (Place::Consumer, "name") => Fact::Consumer,
+            (Place::Consumer, "groups") => return Some(Typed::Map(Map::Groups)),
+            (Place::Jwt, "claims") => return Some(Typed::Map(Map::Claims)),
             (Place::Tls, "client") => return Some(Typed::Place(Place::TlsClient)),
             (Place::Tls | Place::TlsClient, _) => Fact::Tls(tls_fact(self, name)?),
             _ => return None,
@@ -113,6 +124,12 @@ impl Checker<'_> {
             "route" => Typed::Place(Place::Route),
             "tls" => Typed::Place(Place::Tls),
             "params" => Typed::Map(Map::Params),
+            "consumer" | "jwt" if self.moment == Moment::Match => {
+                let hint = "the filter acl asks for it: acl = { when = \"...\" }";
+                return self.fault(part, format!("`{name}` is not known yet when a route is chosen"), hint);
+            }
+            "consumer" => Typed::Place(Place::Consumer),
+            "jwt" => Typed::Place(Place::Jwt),
             "null" => {
                 let hint = "has(request.headers.x) asks whether a value is there";
                 return self.fault(part, "there is no null", hint);
@@ -189,6 +206,8 @@ impl Checker<'_> {
             Map::Query => Fact::Parameter(name.into()),
             Map::Cookies => Fact::Cookie(name.into()),
             Map::Params => Fact::Param(name.into()),
+            Map::Groups => Fact::Group(name.into()),
+            Map::Claims => Fact::Claim(name.into()),
         })
     }
 }

@@ -26,6 +26,7 @@ fn with_facts<T>(check: impl FnOnce(&Facts<'_>) -> T) -> T {
         request_id: "r-1",
         route: "shop",
         params: &params,
+        identity: Default::default(),
     })
 }
 
@@ -256,7 +257,7 @@ const WRONG_NAMES: &[(&str, &str, &str)] = &[
     (
         "request.method == «GET»",
         "`GET` is not known here",
-        "there are: request, client, listener, route, params, tls; a text stands in quotes",
+        "there are: request, client, listener, route, params, tls, consumer, jwt; a text stands in quotes",
     ),
     ("request.«header».x == \"1\"", "`request` has no member `header`", "did you mean `headers`?"),
     (

@@ -16,15 +16,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::{NameId, Request};
 
+use super::challenge::{realm, refuse};
+use super::except::Except;
 use super::{Filter, Flow, Loading};
+use crate::consumer::{Consumers, identify};
 use crate::credentials::{Claim, StoredHash, Users, Verifier};
 use crate::exchange::{Exchange, Role};
 use crate::failure::Failure;
 use crate::problem::{At, Problems};
 use crate::scene::Scene;
-
-/// What the realm is when none is given.
-const REALM: &str = "restricted";
 
 /// RFC 4648 section 4; some clients leave the padding out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -48,9 +48,15 @@ pub struct Config {
     /// was started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// Whether consumers that have `basic` are let in too. Default: when neither `users` nor `file` is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consumers: Option<bool>,
     /// Whether Authorization is removed before the request goes on. Default false. Proxy-Authorization never
     /// goes on.
     pub hide_credentials: bool,
+    /// Paths for which nobody is asked.
+    #[serde(skip_serializing_if = "Except::is_empty")]
+    pub except: Except,
 }
 
 /// The checked filter.
@@ -58,10 +64,21 @@ pub struct Config {
 pub struct BasicAuth {
     users: Users,
     file: Option<PathBuf>,
+    asked: Asked,
+    /// Those of the document, where they are asked for.
+    consumers: Option<Arc<Consumers>>,
     challenge: Arc<str>,
     authorization: Authorization,
+    except: Except,
     /// None until it is loaded: then nobody is let in.
     verifier: Option<Arc<Verifier>>,
+}
+
+/// Who is let in beside the filter's own users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Nobody,
+    Consumers,
 }
 
 /// What becomes of Authorization.
@@ -79,18 +96,21 @@ impl Filter for BasicAuth {
     fn build(config: &Config, at: &At, problems: &mut Problems) -> Option<BasicAuth> {
         let found = problems.iter().count();
         let users = Users::listed(&config.users, &at.key("users"), problems);
-        if config.users.is_empty() && config.file.is_none() {
-            problems.add(at, "without users nobody would be let in").hint("give it `users` or a `file`");
+        let own = !config.users.is_empty() || config.file.is_some();
+        let asked = match config.consumers.unwrap_or(!own) {
+            true => Asked::Consumers,
+            false => Asked::Nobody,
+        };
+        if !own && asked == Asked::Nobody {
+            problems
+                .add(at, "without users nobody would be let in")
+                .hint("give it `users` or a `file`, or let consumers in");
         }
         if config.file.as_deref() == Some("") {
             problems.add(&at.key("file"), "the name of the file is empty");
         }
-        let realm = config.realm.as_deref().unwrap_or(REALM);
-        // RFC 9110 section 5.6.4: what may stand in a quoted string. Beyond ASCII browsers do not agree.
-        if realm.bytes().any(|byte| !(0x20..0x7f).contains(&byte)) {
-            problems.add(&at.key("realm"), "a realm has printable ASCII characters only");
-        }
-        let quoted = realm.replace('\\', "\\\\").replace('"', "\\\"");
+        let realm = realm(config.realm.as_ref(), at, problems);
+        config.except.check(&at.key("except"), problems);
         let authorization = match config.hide_credentials {
             true => Authorization::Removed,
             false => Authorization::Kept,
@@ -98,8 +118,11 @@ impl Filter for BasicAuth {
         (problems.iter().count() == found).then(|| BasicAuth {
             users,
             file: config.file.as_ref().map(PathBuf::from),
-            challenge: format!("Basic realm=\"{quoted}\", charset=\"UTF-8\"").into(),
+            asked,
+            consumers: None,
+            challenge: format!("Basic realm={realm}, charset=\"UTF-8\"").into(),
             authorization,
+            except: config.except.clone(),
             verifier: None,
         })
     }
@@ -112,6 +135,18 @@ impl Filter for BasicAuth {
         if let Some(file) = &self.file {
             self.users.read(file, &at.key("file"), problems);
         }
+        if self.asked == Asked::Consumers {
+            let consumers = loading.consumers;
+            if consumers.users().is_empty() {
+                problems
+                    .add(at, "without users nobody would be let in")
+                    .hint("give it `users` or a `file`, or a consumer `basic`");
+            }
+            if let Err(message) = self.users.join(consumers.users()) {
+                problems.add(at, message);
+            }
+            self.consumers = Some(Arc::clone(consumers));
+        }
         self.verifier = Some(Arc::clone(&loading.shared.verifier));
     }
 
@@ -121,9 +156,12 @@ impl Filter for BasicAuth {
         exchange: &mut Exchange,
         request: &mut Request,
     ) -> Result<Flow, Failure> {
-        let (name, refusal) = match exchange.role {
-            Role::Gateway => (NameId::Authorization, Failure::Unauthenticated),
-            Role::Proxy => (NameId::ProxyAuthorization, Failure::ProxyUnauthenticated),
+        if self.except.covers(exchange) {
+            return Ok(Flow::Continue);
+        }
+        let name = match exchange.role {
+            Role::Gateway => NameId::Authorization,
+            Role::Proxy => NameId::ProxyAuthorization,
         };
         let fields = &mut request.head.fields;
         let decoded = {
@@ -136,14 +174,11 @@ impl Filter for BasicAuth {
             None => Err(Failure::Unauthenticated),
         };
         match admitted {
-            Ok(user) => exchange.user = Some(user),
+            Ok(user) => self.note(user, exchange)?,
+            Err(Failure::Unauthenticated) => return Err(refuse(exchange, &self.challenge)),
             Err(failure) => {
                 exchange.user = None;
-                if failure != Failure::Unauthenticated {
-                    return Err(failure);
-                }
-                exchange.challenge = Arc::clone(&self.challenge);
-                return Err(refusal);
+                return Err(failure);
             }
         }
         if name == NameId::ProxyAuthorization || self.authorization == Authorization::Removed {
@@ -162,6 +197,13 @@ impl BasicAuth {
     /// to be checked.
     pub async fn verify(&self, user: &str, password: &[u8], now: Instant) -> Result<Arc<str>, Failure> {
         self.admit(Claim { user, password }, now).await
+    }
+
+    /// Notes who it is; a consumer may be turned away.
+    fn note(&self, user: Arc<str>, exchange: &mut Exchange) -> Result<(), Failure> {
+        let consumer = self.consumers.as_ref().and_then(|consumers| consumers.by_user(&user));
+        exchange.user = Some(user);
+        consumer.map_or(Ok(()), |consumer| identify(exchange, consumer))
     }
 
     async fn admit(&self, claim: Claim<'_>, now: Instant) -> Result<Arc<str>, Failure> {
@@ -282,9 +324,49 @@ mod tests {
         assert_eq!(unloaded.verify("bob", b"pass:word", now).await, Err(Failure::Internal));
     }
 
+    #[tokio::test(flavor = "local")]
+    async fn consumers_are_let_in_where_they_are_asked_for() {
+        let consumers =
+            fixture::consumers(&format!("[shop]\nbasic = {{ user = 'añna', password = '{HASH}' }}"));
+        let shared = Shared::new(b"secret");
+        let load = |toml: &str| {
+            let config: Config = toml_edit::de::from_str(toml).unwrap();
+            let mut problems = Problems::new();
+            let mut filter = BasicAuth::build(&config, &At::root(), &mut problems).unwrap();
+            let loading = Loading { consumers: &consumers, ..fixture::loading(&shared) };
+            filter.load(&loading, &At::root(), &mut problems);
+            problems.is_empty().then_some(filter).ok_or(problems)
+        };
+        for (toml, expected) in [
+            (String::new(), Some("shop")),
+            (format!("consumers = true\nusers = {{ bob = '{HASH}' }}"), Some("shop")),
+            (format!("users = {{ bob = '{HASH}' }}"), None),
+        ] {
+            let filter = load(&toml).unwrap();
+            let mut exchange = fixture::exchange("/");
+            let mut request = fixture::request("GET", "/");
+            request.head.fields.append(NameId::Authorization, b"Basic YcOxbmE6cGFzczp3b3Jk");
+            let flow = filter.on_request(&fixture::stage().scene(), &mut exchange, &mut request).await;
+            assert_eq!(flow.is_ok(), expected.is_some());
+            assert_eq!(exchange.consumer.as_ref().map(|one| &*one.name), expected, "{toml}");
+        }
+        assert!(
+            load(&format!("consumers = true\nusers = {{ 'añna' = '{HASH}' }}")).is_err(),
+            "a user of both"
+        );
+        let config = Config::default();
+        let mut problems = Problems::new();
+        let mut filter = BasicAuth::build(&config, &At::root(), &mut problems).unwrap();
+        filter.load(&fixture::loading(&shared), &At::root(), &mut problems);
+        assert_eq!(problems.iter().count(), 1, "no consumer has a password");
+    }
+
     #[test]
     fn what_is_wrong_is_told_at_its_place() {
-        assert_eq!(build("").unwrap_err(), ["basic_auth: without users nobody would be let in"]);
+        assert_eq!(
+            build("consumers = false").unwrap_err(),
+            ["basic_auth: without users nobody would be let in"]
+        );
         assert_eq!(
             build("realm = \"a\\n\"\nfile = ''\nusers = { bob = 'secret' }").unwrap_err(),
             [

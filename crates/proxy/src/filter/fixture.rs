@@ -1,15 +1,18 @@
 //! Plain values that tests of filters and actions run on.
 
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use sluice_http::{Body, FieldName, Fields, Request, RequestHead, Response, ResponseHead};
 use sluice_traffic::breaker::Change;
 
 use super::{Loading, Shared};
+use crate::circuit::Circuit;
+use crate::consumer::{self, Consumers};
 use crate::exchange::{Client, Exchange};
 use crate::facts::Scheme;
+use crate::problem::{At, Problems};
 use crate::scene::Scene;
 use crate::upstream::live::Live;
 use crate::upstream::{Events, Upstream};
@@ -27,6 +30,8 @@ impl Events for Nobody {
     fn shed(&self, _: &Arc<Live>) {}
 
     fn breaker_changed(&self, _: &Upstream, _: usize, _: Change) {}
+
+    fn circuit_changed(&self, _: &Circuit, _: Change) {}
 }
 
 /// A stage. Must be called on a `LocalRuntime`: `#[tokio::test(flavor = "local")]`.
@@ -41,9 +46,19 @@ impl Stage {
     }
 }
 
-/// What a filter of route "shop" is loaded with.
+/// What a filter of route "shop" is loaded with where nobody is known.
 pub(crate) fn loading(shared: &Shared) -> Loading<'_> {
-    Loading { shared, route: "shop" }
+    static NOBODY: LazyLock<Arc<Consumers>> = LazyLock::new(Arc::default);
+    Loading { shared, route: "shop", upstream: None, consumers: &NOBODY, upstreams: &[] }
+}
+
+/// The consumers of a table in TOML.
+pub(crate) fn consumers(toml: &str) -> Arc<Consumers> {
+    let mut problems = Problems::new();
+    let table = toml_edit::de::from_str(toml).unwrap();
+    let consumers = consumer::check(&table, &At::root(), &mut problems);
+    assert!(problems.is_empty(), "{problems:?}");
+    consumers
 }
 
 /// An exchange of route "shop" from 192.0.2.7:4711 with request id "r-1" and this normalised path.

@@ -213,6 +213,7 @@ mod tests {
             request_id: "",
             route: "",
             params: &Params::default(),
+            identity: Default::default(),
         })
     }
 

@@ -71,6 +71,7 @@ pub(super) fn with_facts<T>(head: &RequestHead, ask: impl FnOnce(&Facts<'_>) -> 
         request_id: "",
         route: "",
         params: &Params::default(),
+        identity: Default::default(),
     })
 }
 

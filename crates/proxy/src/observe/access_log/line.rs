@@ -122,10 +122,14 @@ impl Record<'_> {
         }
         self.write_json_request(plan, &mut line);
         line.text("user.name", self.exchange.user.as_deref().unwrap_or_default().as_bytes());
+        let consumer = self.exchange.consumer.as_deref();
+        line.text("consumer", consumer.map_or(&b""[..], |consumer| consumer.name.as_bytes()));
         if self.exchange.status > 0 {
             line.count("http.response.status_code", u64::from(self.exchange.status));
         }
         line.text("outcome", self.exchange.outcome.code().as_bytes());
+        let limit = self.exchange.limits.word().filter(|word| *word != "passed");
+        line.text("limit", limit.unwrap_or_default().as_bytes());
         line.text("listener", client.listener.as_bytes());
         line.text("route", self.exchange.route.as_bytes());
         line.text("upstream", self.exchange.upstream.as_bytes());
@@ -168,7 +172,8 @@ impl Record<'_> {
     fn write_combined(&self, plan: &Plan, timestamp: &mut Timestamp, now: SystemTime, out: &mut Vec<u8>) {
         const ESCAPE: Escape = escape::hex;
         _ = write!(out, "{} - ", self.exchange.client.address.to_canonical());
-        match self.exchange.user.as_deref() {
+        let consumer = || self.exchange.consumer.as_ref().map(|consumer| &*consumer.name);
+        match self.exchange.user.as_deref().or_else(consumer) {
             // A name with a space would look like two columns.
             Some(user) => user.split_inclusive(' ').for_each(|part| {
                 ESCAPE(part.trim_end_matches(' ').as_bytes(), out);

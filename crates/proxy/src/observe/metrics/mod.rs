@@ -19,7 +19,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use cells::{Counter, EndpointCells, Gauge, ListenerCells, RouteCells, Summary, UpstreamCells};
+pub use cells::{
+    ConsumerCells, Counter, EndpointCells, Gauge, ListenerCells, RouteCells, Summary, UpstreamCells,
+};
 pub use exposition::{Exposition, Format, Kind, Value};
 use series::Series;
 
@@ -50,6 +52,7 @@ pub struct Registry {
     upstreams: Series<UpstreamCells, 1>,
     endpoints: Series<EndpointCells, 2>,
     listeners: Series<ListenerCells, 1>,
+    consumers: Series<ConsumerCells, 1>,
     reloads: Reloads,
     access_log: Arc<Counts>,
     collectors: Mutex<Vec<Arc<dyn Collector>>>,
@@ -74,6 +77,7 @@ impl Registry {
             upstreams: Series::new(workers, UNHELD_KEPT),
             endpoints: Series::new(workers, UNHELD_KEPT),
             listeners: Series::new(workers, UNHELD_KEPT),
+            consumers: Series::new(workers, UNHELD_KEPT),
             reloads: Reloads::default(),
             access_log: Arc::default(),
             collectors: Mutex::new(Vec::new()),
@@ -99,6 +103,11 @@ impl Registry {
     /// The cells of a listener on a worker.
     pub fn listener(&self, worker: usize, listener: &str) -> Arc<ListenerCells> {
         self.listeners.get(worker, [listener])
+    }
+
+    /// The cells of a consumer on a worker.
+    pub fn consumer(&self, worker: usize, consumer: &str) -> Arc<ConsumerCells> {
+        self.consumers.get(worker, [consumer])
     }
 
     /// What became of the access log's lines.
