@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -143,6 +144,18 @@ impl Tunnel {
         if let Some(stream) = &mut self.stream {
             soon(stream.write_all_buf(self.end.output())).await.expect("no surprise");
         }
+    }
+
+    /// Writes what can be written now.
+    pub(crate) fn try_write(&mut self) {
+        let Some(stream) = &mut self.stream else { return };
+        let out = self.end.output();
+        let _ = std::pin::pin!(stream.write_buf(out)).poll(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn waiting(&mut self) -> usize {
+        self.end.output().remaining()
     }
 
     /// The next answer of this stream.
