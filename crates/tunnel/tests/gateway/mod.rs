@@ -83,7 +83,10 @@ impl Gateway {
         h1::response_head(&answer, Framing::None, head.version, Persist::Upgrade, &mut out);
         stream.write_all(&out).await.expect("no surprise");
         let settings = Settings { extensions: registration.extensions, ..Settings::gateway() };
-        let end = GatewayEnd::new(registration.version, settings, Duration::ZERO);
+        let end = match purpose {
+            Purpose::Register => GatewayEnd::new(registration.version, settings, Duration::ZERO),
+            Purpose::Deregister => GatewayEnd::farewell(settings, Duration::ZERO),
+        };
         (
             registration,
             Tunnel { end, stream: Some(stream), buf, start: Instant::now(), missed: RefCell::default() },
@@ -242,8 +245,6 @@ impl Tunnel {
 
     /// Answers the farewell of a deregistration.
     pub(crate) async fn farewell(mut self) {
-        let now = self.now();
-        self.end.close(now);
         self.flush().await;
     }
 }
