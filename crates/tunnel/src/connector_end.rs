@@ -146,6 +146,12 @@ impl ConnectorEnd {
         }
     }
 
+    /// Nothing was read because the driver did not want to (back-pressure in 1.0): to be called before `tick`
+    /// then, as that is not the peer's silence.
+    pub fn excuse(&mut self, now: Duration) {
+        self.socket().excuse(now);
+    }
+
     /// Does what is due.
     pub fn tick(&mut self, now: Duration) {
         if let Some(received) = self.socket().tick(now) {

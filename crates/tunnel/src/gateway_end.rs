@@ -53,6 +53,14 @@ impl GatewayEnd {
         }
     }
 
+    /// The end of a deregistration's socket, after its handshake: it carries nothing and closes at once. The
+    /// connector's idle tunnels are to be [retired](GatewayEnd::retire) before.
+    pub fn farewell(settings: Settings, now: Duration) -> GatewayEnd {
+        let mut end = v1::Gateway::new(settings, (0, now));
+        end.farewell(now);
+        GatewayEnd::V1(Box::new(end))
+    }
+
     fn socket(&mut self) -> &mut Socket {
         match self {
             GatewayEnd::V1(end) => end.socket(),
@@ -179,6 +187,12 @@ impl GatewayEnd {
         }
     }
 
+    /// Nothing was read because the driver did not want to (back-pressure in 1.0): to be called before `tick`
+    /// then, as that is not the peer's silence.
+    pub fn excuse(&mut self, now: Duration) {
+        self.socket().excuse(now);
+    }
+
     /// Does what is due.
     pub fn tick(&mut self, now: Duration) {
         if let Some(received) = self.socket().tick(now) {
@@ -206,5 +220,48 @@ impl GatewayEnd {
     /// Whether nothing more will be read.
     pub fn is_over(&mut self) -> bool {
         self.socket().is_over()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Buf as _;
+
+    use super::*;
+    use crate::event::Answer;
+    use crate::websocket::Ended;
+
+    #[test]
+    fn a_deregistration_is_closed_with_1000() {
+        let mut end = GatewayEnd::farewell(Settings::gateway(), Duration::ZERO);
+        assert!(!end.has_room());
+        let out = end.output();
+        assert_eq!(
+            out.copy_to_bytes(out.remaining()),
+            "\u{88}\u{15}\u{3}\u{e8}Deregister complete".chars().map(|it| it as u8).collect::<Vec<_>>()
+        );
+        // The connector closes it by itself, too.
+        let mut buf = BytesMut::from(&b"\x88\x82\0\0\0\0\x03\xe8"[..]);
+        assert!(matches!(end.receive(&mut buf, Duration::ZERO), Some(Answer::Closed(Ended::Ours))));
+        assert!(end.receive(&mut buf, Duration::ZERO).is_none() && end.is_over());
+    }
+
+    #[test]
+    fn an_idle_tunnel_is_retired_and_a_busy_one_is_not() {
+        for version in [Version::V1, Version::V3] {
+            let mut end = GatewayEnd::new(version, Settings::gateway(), Duration::ZERO);
+            let head = RequestHead::new("GET", "/");
+            assert!(end.has_room());
+            end.request(&head, Content::None, Duration::ZERO).unwrap();
+            assert_eq!((end.retire(Duration::ZERO), end.count()), (Retired::Busy, 1));
+            let mut idle = GatewayEnd::new(version, Settings::gateway(), Duration::ZERO);
+            assert_eq!((idle.retire(Duration::ZERO), idle.has_room()), (Retired::Closed, false));
+        }
+    }
+
+    #[test]
+    fn an_idle_tunnel_is_small() {
+        assert!(size_of::<v1::Gateway>() <= 768, "{}", size_of::<v1::Gateway>());
+        assert!(size_of::<v3::Gateway>() <= 1024, "{}", size_of::<v3::Gateway>());
     }
 }

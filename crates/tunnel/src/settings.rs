@@ -14,8 +14,11 @@ pub struct Settings {
     pub head_received: usize,
     /// Bytes of content in one message; longer pieces are split.
     pub chunk: usize,
-    /// Bytes of content of one exchange that may wait here for whoever consumes them, in 3.0: the peer stops by
-    /// itself at 64 KiB and a piece, so more is an attack, or a peer without flow control.
+    /// Bytes of a message that is received, in 3.0, with the six bytes of its frame.
+    pub message: usize,
+    /// Bytes of content of one exchange that may wait here for whoever consumes them when a further message comes,
+    /// in 3.0: the peer stops by itself at 64 KiB and a message, so that one is an attack, or a peer without flow
+    /// control.
     pub waiting: u64,
     /// Exchanges at a time, in 3.0.
     pub streams: usize,
@@ -26,13 +29,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// For the gateway's end. The pieces and heads it sends are such that every known connector takes them: one of
+    /// For the gateway's end: other gateways take no larger messages either, so no connector sends them. The pieces and heads it sends are such that every known connector takes them: one of
     /// them closes the tunnel on messages above 16 KiB.
     pub fn gateway() -> Settings {
         Settings {
             head_sent: 16 * 1024,
             head_received: 64 * 1024,
             chunk: 8 * 1024,
+            message: 64 * 1024,
             waiting: 256 * 1024,
             streams: 10_000,
             extensions: Extensions::NONE,
@@ -45,12 +49,14 @@ impl Settings {
         }
     }
 
-    /// For the connector's end. Gateways take frames up to 64 KiB.
+    /// For the connector's end. Gateways take frames up to 64 KiB, but what they send is as large as what they read
+    /// from their client.
     pub fn connector() -> Settings {
         Settings {
             head_sent: 64 * 1024 - 1024,
             head_received: 64 * 1024,
             chunk: 16 * 1024,
+            message: 1024 * 1024,
             waiting: 256 * 1024,
             streams: 10_000,
             extensions: Extensions::NONE,

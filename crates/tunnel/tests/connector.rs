@@ -14,8 +14,8 @@ use sha2::{Digest as _, Sha256};
 use sluice_http::{Body, BodyError, Frame, NameId, Request, RequestHead, Response, ResponseHead, Source};
 use sluice_tunnel::Retired;
 use sluice_tunnel::connector::{
-    Connector, Fixed, Handle, Http1, Http1Settings, LocalFuture, NoHooks, Options, Parts, Stopped, Target,
-    TargetFailed,
+    Address, Connector, Event, Fixed, Handle, Hooks, Http1, Http1Settings, LocalFuture, NoHooks, Options,
+    Parts, Routers, Stopped, Target, TargetFailed,
 };
 use sluice_tunnel::event::{Answer, Fault, StreamId};
 use sluice_tunnel::registration::{Purpose, Version};
@@ -624,4 +624,171 @@ async fn a_protocol_change_passes_bytes_both_ways() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn in_1_0_a_target_that_does_not_read_stops_the_tunnel_and_nothing_piles_up() {
+    let (mut gateway, pipes) = Gateway::new(&[Version::V1]);
+    let held = Rc::new(RefCell::new(Vec::new()));
+    let keep = Rc::clone(&held);
+    let answers = target(move |request| {
+        keep.borrow_mut().push(request);
+        Box::pin(std::future::pending())
+    });
+    let (connector, _handle) = connector(pipes, answers);
+    beside(connector, async {
+        let mut tunnel = gateway.tunnel().await;
+        let id = tunnel.request(&post(), Content::Unknown);
+        let mut left = 4_000_000;
+        let now = tunnel.now();
+        tunnel.end.data(id, Bytes::from(vec![7; left]), now);
+        until(|| {
+            tunnel.try_write();
+            !held.borrow().is_empty()
+        })
+        .await;
+        // Whatever time passes, no more leaves than the pipe, the inbox and one read hold.
+        for _ in 0..2000 {
+            tunnel.try_write();
+            tokio::task::yield_now().await;
+        }
+        let sent = left + 500 * 4 - tunnel.waiting();
+        assert!(sent < 64 * 1024 + 64 * 1024 + 32 * 1024, "{sent}");
+        let mut request = held.borrow_mut().pop().expect("a request");
+        while left > 0 {
+            tunnel.try_write();
+            let frame = tokio::time::timeout(Duration::from_millis(1), request.body.frame());
+            if let Ok(Some(Ok(Frame::Data(bytes)))) = frame.await {
+                assert!(bytes.iter().all(|byte| *byte == 7));
+                left -= bytes.len();
+            }
+        }
+    })
+    .await;
+}
+
+/// Hooks that add a token, change the path, count, and panic when told.
+#[derive(Default)]
+struct Loud {
+    log: RefCell<Vec<String>>,
+    panics: Cell<bool>,
+}
+
+impl Hooks for Loud {
+    fn register(&self, router: &Address, head: &mut RequestHead) {
+        assert!(!self.panics.replace(false), "a bug in a hook");
+        head.fields.set(NameId::Authorization, router.host.as_bytes());
+    }
+
+    fn request(&self, _: &Address, head: &mut RequestHead) {
+        head.set_target("/changed");
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let word = match event {
+            Event::RoutersChanged { added, removed } => format!("+{} -{}", added.len(), removed.len()),
+            Event::Opened(router, version) => format!("{} {version}", router.host),
+            Event::OpenFailed(_, error) => error.to_string(),
+            _ => return,
+        };
+        self.log.borrow_mut().push(word);
+    }
+}
+
+/// A list of gateways that a test changes.
+struct Changing(Rc<RefCell<Vec<&'static str>>>);
+
+impl Routers for Changing {
+    fn routers(&self) -> LocalFuture<std::io::Result<Vec<Address>>> {
+        let list =
+            self.0.borrow().iter().map(|host| format!("ws://{host}").parse()).collect::<Result<_, _>>();
+        Box::pin(async move { Ok(list.expect("addresses")) })
+    }
+}
+
+#[tokio::test]
+async fn hooks_take_part_and_may_panic() {
+    let (mut gateway, pipes) = Gateway::new(&[Version::V3]);
+    let hooks = Rc::new(Loud::default());
+    hooks.panics.set(true);
+    let routers = Rc::new(Fixed(vec!["ws://gateway".parse().unwrap()]));
+    let (connector, _handle) = Connector::new(
+        Options { window: 1, ..Options::new("*") },
+        Parts { routers, dial: pipes, target: echo(), hooks: Rc::clone(&hooks) as Rc<dyn Hooks> },
+    );
+    beside(connector, async {
+        // The first attempt panicked; its connection was made and dropped.
+        drop(soon(gateway.dialled.recv()).await);
+        let (registration, mut tunnel) = gateway.accept().await;
+        assert_eq!((registration.route, registration.domain), (None, None));
+        let id = tunnel.request(&get(), Content::None);
+        assert_eq!(tunnel.answer(id).await.0.fields.get(NameId::Server), Some(&b"/changed"[..]));
+        assert_eq!(hooks.log.borrow()[..], ["+1 -0".to_owned(), "gateway 3.0".to_owned()]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn gateways_come_and_go() {
+    let (mut gateway, pipes) = Gateway::new(&[Version::V3]);
+    let (hooks, list) = (Rc::new(Loud::default()), Rc::new(RefCell::new(vec!["a", "b", "a"])));
+    let (connector, handle) = Connector::new(
+        Options { window: 1, refresh: Duration::from_millis(20), ..Options::new("*") },
+        Parts {
+            routers: Rc::new(Changing(Rc::clone(&list))),
+            dial: pipes,
+            target: echo(),
+            hooks: Rc::clone(&hooks) as Rc<dyn Hooks>,
+        },
+    );
+    beside(connector, async {
+        let mut tunnels = [gateway.tunnel().await, gateway.tunnel().await];
+        list.replace(vec!["b", "c"]);
+        // The new one registers and the old one deregisters, in any order.
+        let purposes =
+            [gateway.accept().await, gateway.accept().await].map(|(found, tunnel)| (found.purpose, tunnel));
+        assert!(purposes.iter().any(|(purpose, _)| *purpose == Purpose::Deregister));
+        for (purpose, tunnel) in purposes {
+            if purpose == Purpose::Deregister {
+                tunnel.farewell().await;
+            }
+        }
+        // The gateway does not close what is idle: the connector does.
+        tunnels[0].closed().await;
+        until(|| handle.routers().len() == 2).await;
+        let mut hosts: Vec<_> = handle.routers().into_iter().map(|router| router.address.host).collect();
+        hosts.sort();
+        assert_eq!(hosts, ["b", "c"]);
+        assert!(hooks.log.borrow().contains(&"+1 -1".to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_refuses_is_tried_again_one_tunnel_at_a_time() {
+    let (mut gateway, pipes) = Gateway::new(&[Version::V3]);
+    let hooks = Rc::new(Loud::default());
+    let routers = Rc::new(Fixed(vec!["ws://gateway".parse().unwrap()]));
+    let (connector, handle) = Connector::new(
+        Options { window: 3, ..Options::new("*") },
+        Parts { routers, dial: pipes, target: echo(), hooks: Rc::clone(&hooks) as Rc<dyn Hooks> },
+    );
+    beside(connector, async {
+        for _ in 0..3 {
+            let mut refused = soon(gateway.dialled.recv()).await.unwrap();
+            read_until(&mut refused, "\r\n\r\n").await;
+            refused.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        }
+        until(|| handle.routers().first().is_some_and(|router| router.failures == 3)).await;
+        assert_eq!(handle.routers()[0].last_error.as_deref(), Some("the gateway answered 403"));
+        let mut again = soon(gateway.dialled.recv()).await.unwrap();
+        read_until(&mut again, "\r\n\r\n").await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(gateway.dialled.try_recv().is_err(), "one at a time");
+        drop(again);
+        let _tunnels = [gateway.tunnel().await, gateway.tunnel().await, gateway.tunnel().await];
+    })
+    .await;
 }

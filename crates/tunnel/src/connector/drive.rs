@@ -113,8 +113,12 @@ impl Driver {
         if self.timer.as_mut().poll(cx).is_pending() {
             return false;
         }
-        let now = self.tunnel.now();
-        self.tunnel.end().tick(now);
+        let (now, is_reading) = (self.tunnel.now(), self.tunnel.may_read());
+        let mut end = self.tunnel.end();
+        if !is_reading {
+            end.excuse(now);
+        }
+        end.tick(now);
         true
     }
 

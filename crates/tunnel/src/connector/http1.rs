@@ -96,8 +96,8 @@ impl Shared {
         let persist = if may_switch { Persist::Upgrade } else { Persist::KeepAlive };
         h1::request_head(&head, framing, persist, &mut text);
         // A kept connection may just be closing: what can be sent twice is.
-        let is_repeatable = body.is_empty() && head.method.is_idempotent();
-        let kept = if is_repeatable || body.is_empty() { self.kept().await } else { None };
+        let kept = self.kept().await;
+        let is_repeatable = kept.is_some() && body.is_empty() && head.method.is_idempotent();
         let mut call = Call {
             connection: match kept {
                 Some(connection) => connection,

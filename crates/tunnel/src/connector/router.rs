@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::address::Address;
@@ -44,6 +44,14 @@ struct Past {
     lived: Duration,
 }
 
+/// A tunnel of ours.
+struct Slot {
+    number: u64,
+    task: tokio::task::Id,
+    stage: Stage,
+    version: Version,
+}
+
 enum Stage {
     Dialling,
     Idle(Rc<Tunnel>),
@@ -56,7 +64,7 @@ pub(super) struct Router {
     parts: Rc<Parts>,
     shared: std::sync::Arc<Shared>,
     random: fastrand::Rng,
-    tunnels: Vec<(u64, Stage, Version)>,
+    tunnels: Vec<Slot>,
     tasks: JoinSet<Past>,
     notes: (mpsc::UnboundedSender<Note>, mpsc::UnboundedReceiver<Note>),
     next: u64,
@@ -101,7 +109,7 @@ impl Router {
             tokio::select! {
                 changed = orders.changed() => if changed.is_err() { break Duration::ZERO },
                 Some(note) = self.notes.1.recv() => self.note(note),
-                Some(past) = self.tasks.join_next() => if let Ok(past) = past { self.past(&past) },
+                Some(past) = self.tasks.join_next() => self.past(past),
                 () = tokio::time::sleep_until(wake), if self.is_waiting() => {}
             }
         };
@@ -116,9 +124,7 @@ impl Router {
 
     /// Tunnels that the window lacks.
     fn missing(&self) -> usize {
-        let counts = |(_, stage, version): &&(u64, Stage, Version)| {
-            !matches!(stage, Stage::Used(_)) || *version == Version::V3
-        };
+        let counts = |slot: &&Slot| !matches!(slot.stage, Stage::Used(_)) || slot.version == Version::V3;
         let (there, used) = (self.tunnels.iter().filter(counts).count(), self.tunnels.len());
         let room = self.options.most_tunnels.saturating_sub(used);
         self.options.window.saturating_sub(there).min(room)
@@ -128,7 +134,7 @@ impl Router {
         if Instant::now() < self.not_before {
             return;
         }
-        let is_dialling = self.tunnels.iter().any(|(_, stage, _)| matches!(stage, Stage::Dialling));
+        let is_dialling = self.tunnels.iter().any(|slot| matches!(slot.stage, Stage::Dialling));
         let most = match (self.failures, is_dialling) {
             (0, _) => usize::MAX,
             (_, true) => 0,
@@ -137,7 +143,6 @@ impl Router {
         for _ in 0..self.missing().min(most) {
             self.next += 1;
             let number = self.next;
-            self.tunnels.push((number, Stage::Dialling, Version::V1));
             let seed = self.random.u64(..);
             let work = tunnel(
                 number,
@@ -149,7 +154,8 @@ impl Router {
                 (Rc::clone(&self.options), Rc::clone(&self.parts)),
                 (seed, self.notes.0.clone()),
             );
-            self.tasks.spawn_local(work);
+            let task = self.tasks.spawn_local(work).id();
+            self.tunnels.push(Slot { number, task, stage: Stage::Dialling, version: Version::V1 });
         }
     }
 
@@ -158,28 +164,37 @@ impl Router {
             Note::Opened(number, tunnel) => {
                 let version = tunnel.end().version();
                 self.parts.hooks.event(&Event::Opened(&self.address, version));
-                if let Some(found) = self.tunnels.iter_mut().find(|(it, ..)| *it == number) {
-                    *found = (number, Stage::Idle(tunnel), version);
+                if let Some(slot) = self.tunnels.iter_mut().find(|slot| slot.number == number) {
+                    (slot.stage, slot.version) = (Stage::Idle(tunnel), version);
                 }
             }
             Note::Used(number) => {
                 self.failures = 0;
-                if let Some((_, stage, _)) = self.tunnels.iter_mut().find(|(it, ..)| *it == number)
-                    && let Stage::Idle(tunnel) = stage
+                if let Some(slot) = self.tunnels.iter_mut().find(|slot| slot.number == number)
+                    && let Stage::Idle(tunnel) = &slot.stage
                 {
-                    *stage = Stage::Used(Rc::clone(tunnel));
+                    slot.stage = Stage::Used(Rc::clone(tunnel));
                 }
             }
         }
     }
 
-    fn past(&mut self, past: &Past) {
+    fn past(&mut self, past: Result<Past, JoinError>) {
         // What it said before it ended comes first.
         while let Ok(note) = self.notes.1.try_recv() {
             self.note(note);
         }
-        let place = self.tunnels.iter().position(|(number, ..)| *number == past.number);
-        let was_used = place.is_some_and(|place| matches!(self.tunnels.swap_remove(place).1, Stage::Used(_)));
+        let past = match past {
+            Ok(past) => past,
+            Err(broken) => {
+                // A hook has panicked: that tunnel is gone, the others go on.
+                self.tunnels.retain(|slot| slot.task != broken.id());
+                return self.failed("a tunnel's task panicked".to_owned());
+            }
+        };
+        let place = self.tunnels.iter().position(|slot| slot.number == past.number);
+        let slot = place.map(|place| self.tunnels.swap_remove(place));
+        let was_used = slot.is_some_and(|slot| matches!(slot.stage, Stage::Used(_)));
         match &past.result {
             Ok(ended) => {
                 self.parts.hooks.event(&Event::Closed(&self.address, ended));
@@ -203,8 +218,8 @@ impl Router {
     }
 
     fn report(&self, state: RouterState) {
-        let idle = self.tunnels.iter().filter(|(_, stage, _)| matches!(stage, Stage::Idle(_))).count();
-        let busy = self.tunnels.iter().filter(|(_, stage, _)| matches!(stage, Stage::Used(_))).count();
+        let idle = self.tunnels.iter().filter(|slot| matches!(slot.stage, Stage::Idle(_))).count();
+        let busy = self.tunnels.iter().filter(|slot| matches!(slot.stage, Stage::Used(_))).count();
         self.shared.report(Report {
             address: self.address.clone(),
             state,
@@ -235,8 +250,8 @@ impl Router {
     }
 
     fn each(&self, work: impl Fn(&Tunnel)) {
-        for (_, stage, _) in &self.tunnels {
-            if let Stage::Idle(tunnel) | Stage::Used(tunnel) = stage {
+        for slot in &self.tunnels {
+            if let Stage::Idle(tunnel) | Stage::Used(tunnel) = &slot.stage {
                 work(tunnel);
             }
         }
@@ -255,8 +270,7 @@ impl Router {
             self.report(RouterState::Stopping);
             tokio::select! {
                 past = self.tasks.join_next() => match past {
-                    Some(Ok(past)) => self.past(&past),
-                    Some(Err(_)) => {}
+                    Some(past) => self.past(past),
                     None => return true,
                 },
                 Some(note) = self.notes.1.recv() => {

@@ -29,6 +29,9 @@ use crate::websocket::Ended;
 /// above which nothing is read.
 const FULL: usize = 64 * 1024;
 
+/// A deadline that is never reached.
+const FAR: Duration = Duration::from_secs(86_400 * 365);
+
 /// What an exchange and its tunnel have of the connector.
 pub(super) struct Surroundings {
     pub(super) router: Address,
@@ -83,7 +86,7 @@ impl Tunnel {
     }
 
     pub(super) fn at(&self, moment: Duration) -> Instant {
-        self.start + moment
+        self.start.checked_add(moment).unwrap_or_else(|| self.start + FAR)
     }
 
     /// Works with the protocol, and lets the driver write what comes of it.

@@ -110,6 +110,11 @@ impl Gateway {
         }
     }
 
+    /// For a socket that carries nothing: closes it as done.
+    pub(crate) fn farewell(&mut self, now: Duration) {
+        self.over(&Close::new(Close::NORMAL, "Deregister complete"), now);
+    }
+
     /// Gives the exchange up: nothing more is heard of it.
     pub fn give_up(&mut self, now: Duration) {
         self.over(&Close::new(Close::GOING_AWAY, "Going away"), now);

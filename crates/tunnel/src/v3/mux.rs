@@ -14,7 +14,7 @@ use crate::event::Expected;
 use crate::settings::Settings;
 use crate::websocket::{Binary, Breach, Ended, Limits, Received, Role, Socket};
 
-/// Every known peer ends the tunnel above this; so do we.
+/// Every known gateway ends the tunnel above this.
 const MESSAGE: usize = 64 * 1024;
 /// Bytes that may wait to be written before a peer that makes us answer, and reads nothing, is given up.
 const UNREAD: usize = 4 * 1024 * 1024;
@@ -89,7 +89,7 @@ pub(super) struct Mux {
 
 impl Mux {
     pub(super) fn new(role: Role, settings: Settings, random: (u64, Duration)) -> Mux {
-        let limits = Limits { text: MESSAGE, binary: Binary::Whole(MESSAGE) };
+        let limits = Limits { text: MESSAGE, binary: Binary::Whole(settings.message) };
         Mux {
             socket: Socket::new(role, limits, settings.timing, random),
             settings,
@@ -261,7 +261,7 @@ impl Mux {
         if stream.phase == Phase::Head {
             return self.give_up(id, "content before its head", Input::Early(id), now);
         }
-        if stream.receiving.received(bytes.len()) > self.settings.waiting {
+        if stream.receiving.received(bytes.len()) > self.settings.waiting.saturating_add(bytes.len() as u64) {
             return self.give_up(id, "more than the window was sent", Input::Overrun(id), now);
         }
         if last == Last::Yes {

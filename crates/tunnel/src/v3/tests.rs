@@ -239,12 +239,20 @@ fn unknown_types_and_streams_and_text_are_ignored() {
 #[test]
 fn a_message_at_the_limit_passes_and_one_byte_more_ends_the_tunnel() {
     let sized = |size: usize| {
-        let mut connector = connector();
+        let settings = Settings { message: 65_536, ..Settings::connector() };
+        let mut connector = Connector::new(settings, (1, NOW));
         let request = head(1, "POST / HTTP/1.1\n\n");
         to_connector(&mut connector, &[request, data(1, &vec![b'x'; size - 6], Last::No)])
     };
     assert_eq!(sized(65_536), ["1 / Unknown", "1 data 65530"]);
     assert_eq!(sized(65_537), ["1 / Unknown", "1 Broken", "Broken(MessageTooLarge)"]);
+}
+
+#[test]
+fn a_connector_takes_the_large_messages_of_gateways_that_do_not_split() {
+    let mut connector = connector();
+    let frames = [head(1, "POST / HTTP/1.1\n\n"), data(1, &[0; 1_000_000], Last::Yes)];
+    assert_eq!(to_connector(&mut connector, &frames), ["1 / Unknown", "1 data 1000000", "1 end"]);
 }
 
 #[test]
@@ -335,7 +343,8 @@ fn what_waits_is_not_acknowledged_and_bounded() {
     let mut gateway = asking(2);
     to_gateway(&mut gateway, &[head(1, "HTTP/1.1 200 OK\n"), head(2, "HTTP/1.1 200 OK\n")]);
     let piece = || data(1, &[0; 16_384], Last::No);
-    for _ in 0..16 {
+    // 256 KiB, and the one in hand.
+    for _ in 0..17 {
         assert_eq!(to_gateway(&mut gateway, &[piece()]), ["1 data 16384"]);
     }
     assert_eq!(frames(gateway.socket(), Role::Client), []);

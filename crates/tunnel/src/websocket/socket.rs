@@ -169,7 +169,7 @@ impl Socket {
     pub fn close(&mut self, code: u16, reason: &str, now: Duration) {
         if self.state == State::Open {
             self.encoder.control(opcode::CLOSE, &Close::new(code, reason).payload(), &mut self.out);
-            self.state = State::Closing(now + CLOSING);
+            self.state = State::Closing(now.saturating_add(CLOSING));
         }
     }
 
@@ -183,6 +183,11 @@ impl Socket {
     pub fn breach(&mut self, breach: Breach, now: Duration) -> Option<Received> {
         self.close(breach.close_code(), "protocol error", now);
         self.end(Ended::Broken(breach))
+    }
+
+    /// Nothing was read because we did not want to: that is not the peer's silence.
+    pub fn excuse(&mut self, now: Duration) {
+        self.read_at = now;
     }
 
     /// What waits to be written.
@@ -211,14 +216,14 @@ impl Socket {
             State::Over => None,
             State::Closing(until) => Some(until),
             State::Open if self.timing.silence.is_zero() => Some(self.ping_at()),
-            State::Open => Some(self.ping_at().min(self.read_at + self.timing.silence)),
+            State::Open => Some(self.ping_at().min(self.read_at.saturating_add(self.timing.silence))),
         }
     }
 
     fn ping_at(&self) -> Duration {
         match self.timing.pings {
-            Pings::Every(interval) => self.pinged_at + interval,
-            Pings::AfterSilence(interval) => self.pinged_at.max(self.wrote_at) + interval,
+            Pings::Every(interval) => self.pinged_at.saturating_add(interval),
+            Pings::AfterSilence(interval) => self.pinged_at.max(self.wrote_at).saturating_add(interval),
         }
     }
 
@@ -230,7 +235,7 @@ impl Socket {
             State::Closing(_) => None,
             State::Open => {
                 let silence = self.timing.silence;
-                if !silence.is_zero() && now >= self.read_at + silence {
+                if !silence.is_zero() && now >= self.read_at.saturating_add(silence) {
                     let (code, reason) = self.timing.silent;
                     self.close(code, reason, now);
                     return self.end(Ended::Silent);

@@ -251,6 +251,21 @@ fn a_silent_peer_is_given_up_and_any_frame_counts() {
 }
 
 #[test]
+fn what_we_did_not_read_is_no_silence() {
+    let (mut client, _) = pair(WHOLE);
+    client.excuse(seconds(30));
+    assert_eq!((client.tick(seconds(49)), client.is_over()), (None, false));
+    assert_eq!(client.tick(seconds(50)), Some(Received::Ended(Ended::Silent)));
+}
+
+#[test]
+fn patience_may_be_endless() {
+    let timing = Timing { pings: Pings::Every(Duration::MAX), silence: Duration::MAX, ..timing() };
+    let mut socket = Socket::new(Role::Server, WHOLE, timing, (0, seconds(9)));
+    assert_eq!((socket.deadline(), socket.tick(seconds(1_000_000))), (Some(Duration::MAX), None));
+}
+
+#[test]
 fn pings_after_silence_wait_for_it() {
     let timing = Timing { pings: Pings::AfterSilence(seconds(10)), silence: Duration::ZERO, ..timing() };
     let mut socket = Socket::new(Role::Server, WHOLE, timing, (0, Duration::ZERO));

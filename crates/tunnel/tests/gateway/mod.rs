@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -82,7 +83,10 @@ impl Gateway {
         h1::response_head(&answer, Framing::None, head.version, Persist::Upgrade, &mut out);
         stream.write_all(&out).await.expect("no surprise");
         let settings = Settings { extensions: registration.extensions, ..Settings::gateway() };
-        let end = GatewayEnd::new(registration.version, settings, Duration::ZERO);
+        let end = match purpose {
+            Purpose::Register => GatewayEnd::new(registration.version, settings, Duration::ZERO),
+            Purpose::Deregister => GatewayEnd::farewell(settings, Duration::ZERO),
+        };
         (
             registration,
             Tunnel { end, stream: Some(stream), buf, start: Instant::now(), missed: RefCell::default() },
@@ -143,6 +147,18 @@ impl Tunnel {
         if let Some(stream) = &mut self.stream {
             soon(stream.write_all_buf(self.end.output())).await.expect("no surprise");
         }
+    }
+
+    /// Writes what can be written now.
+    pub(crate) fn try_write(&mut self) {
+        let Some(stream) = &mut self.stream else { return };
+        let out = self.end.output();
+        let _ = std::pin::pin!(stream.write_buf(out)).poll(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn waiting(&mut self) -> usize {
+        self.end.output().remaining()
     }
 
     /// The next answer of this stream.
@@ -229,8 +245,6 @@ impl Tunnel {
 
     /// Answers the farewell of a deregistration.
     pub(crate) async fn farewell(mut self) {
-        let now = self.now();
-        self.end.close(now);
         self.flush().await;
     }
 }
