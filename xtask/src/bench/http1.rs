@@ -36,6 +36,6 @@ pub(super) fn run(options: &Options) -> Result<(), Failed> {
     let servers = start(Listen::Http1, options.without.as_deref())?;
     compare(&scenarios, options, &servers.proxies, |load, proxy, seconds| {
         let url = Listen::Http1.url(proxy, load.path);
-        drive(Drive { url: &url, connections: options.connections, seconds, close: load.close })
+        drive(Drive { url: &url, connections: options.connections, seconds, close: load.close, field: None })
     })
 }

@@ -49,7 +49,13 @@ pub(super) fn run(options: &Options) -> Result<(), Failed> {
         Load::Handshake(kind) => handshakes(proxy, &chain, (kind, options.connections, seconds)),
         Load::KeepAlive => {
             let url = Listen::Tls.url(proxy, "/");
-            wrk::drive(Drive { url: &url, connections: options.connections, seconds, close: false })
+            wrk::drive(Drive {
+                url: &url,
+                connections: options.connections,
+                seconds,
+                close: false,
+                field: None,
+            })
         }
     })
 }
