@@ -15,6 +15,8 @@ mod certificates;
 #[cfg(feature = "gateway")]
 mod command_line;
 #[cfg(feature = "gateway")]
+mod cors;
+#[cfg(feature = "gateway")]
 mod documents;
 #[cfg(feature = "gateway")]
 mod examples;
@@ -42,6 +44,8 @@ mod limits;
 mod malformed;
 #[cfg(feature = "gateway")]
 mod observe;
+#[cfg(feature = "gateway")]
+mod overload;
 #[cfg(feature = "gateway")]
 mod protocol;
 #[cfg(feature = "gateway")]

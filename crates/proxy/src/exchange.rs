@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use sluice_http::{Method, RequestHead, Version};
 
+use crate::bandwidth::Throttle;
 use crate::consumer::{Claims, Consumer};
 use crate::facts::{Facts, Identity, Params, Scheme};
 use crate::failure::Failure;
+use crate::gate::Held;
 use crate::limit;
 use crate::tls::Secured;
 
@@ -98,6 +100,15 @@ pub enum GrpcWeb {
     Text,
 }
 
+/// What the `cors` filter found of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CrossOrigin {
+    /// A page of this origin, which may.
+    Permitted(Box<str>),
+    /// A preflight, whose answer says everything already.
+    Told,
+}
+
 /// How long the phases took, from the first byte of the request; zero when a phase was not reached.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Phases {
@@ -162,6 +173,12 @@ pub struct Exchange {
     pub limits: limit::record::Record,
     /// What the client of a gRPC-Web request that was translated to gRPC reads.
     pub grpc_web: Option<GrpcWeb>,
+    /// Whether a page of another origin may read the answer.
+    pub cross_origin: Option<Box<CrossOrigin>>,
+    /// How fast its bytes may move.
+    pub throttle: Option<Box<Throttle>>,
+    /// The places that it holds.
+    pub held: Held,
 }
 
 impl Exchange {
@@ -194,6 +211,9 @@ impl Exchange {
             challenge: none,
             limits: limit::record::Record::default(),
             grpc_web: None,
+            cross_origin: None,
+            throttle: None,
+            held: Held::default(),
         }
     }
 

@@ -9,6 +9,9 @@
 
 pub mod action;
 pub mod address;
+pub mod bandwidth;
+pub mod circuit;
+pub mod client_counts;
 pub mod closest;
 pub mod config;
 pub mod consumer;
@@ -21,8 +24,11 @@ pub mod failure;
 pub mod fetch;
 pub mod field_values;
 pub mod filter;
+pub mod gate;
+pub mod gates;
 pub mod gateway;
 pub mod h2_message;
+pub mod h2_push;
 pub mod h2_stream;
 pub mod health;
 pub mod limit;

@@ -6,6 +6,7 @@
 //! * its connection places: as long as `max_connections` is the same, here;
 //! * its idle connections and the balancer's position, in each worker: see `upstream::Local::new`;
 //! * a listener's sockets and connections: name and address, or the address alone when it was renamed, here;
+//! * breakers of routes and upstreams, and limits of what runs at once: by name, in `filter::Shared`;
 //! * counters: by their labels, in the metrics registry;
 //! * health check tasks: as long as the check is the same, in `health::monitor`;
 //! * which passwords were found right a moment ago, connections to Redis, what limits and quotas have counted: in
@@ -23,9 +24,12 @@ use tokio::sync::Semaphore;
 
 use crate::action::Action;
 use crate::address::Address;
+use crate::circuit::Around;
 use crate::config::document::{Document, Process};
 use crate::config::model::{ListenerPolicy, Model};
 use crate::filter;
+use crate::gate::Patience;
+use crate::gates::Limited;
 use crate::limit::consumer::OfConsumer;
 use crate::observe::access_log::AccessLog;
 use crate::observe::diagnostic::Diagnostics;
@@ -34,7 +38,7 @@ use crate::problem::{At, Problems};
 use crate::sockets::{self, Bound, Inherited, Listening};
 use crate::tls;
 use crate::upstream::affinity::By;
-use crate::upstream::config::{EndpointPolicy, Policy};
+use crate::upstream::config::{EndpointPolicy, Policy, PoolPolicy};
 use crate::upstream::{Endpoint, Upstream};
 
 /// What runs.
@@ -79,11 +83,12 @@ pub fn build(
     let mut problems = Problems::new();
     let shared =
         before.map_or_else(|| start(secret, &document.process, observe), |before| before.shared.clone());
+    load_lists(&mut model, &mut problems);
     load_filters(&mut model, &shared, &mut problems);
     let consumer_limits = consumer_limits(&model, &shared, &mut problems);
     let now = now.as_secs().try_into().unwrap_or(i64::MAX);
     let tls = tls::Loaded::load(&model.tls(), before.map(|before| &before.tls), now, &mut problems);
-    let upstreams = upstreams(&model, before, (secret, &tls), &mut problems);
+    let upstreams = upstreams(&model, before, (secret, &tls, &shared), &mut problems);
     let log = log(&model, before, observe, &mut problems);
     let (listeners, sockets) = listeners(&model, before, (workers, inherited), &mut problems);
     if !problems.is_empty() {
@@ -115,11 +120,26 @@ fn start(
     shared
 }
 
+/// Reads the lists of who may come in through listeners.
+fn load_lists(model: &mut Model, problems: &mut Problems) {
+    let at = At::root().key("listeners");
+    for listener in &mut model.listeners {
+        let at = at.key(&*listener.name).key("ip_access");
+        // Nobody else has it yet: the model was made for this.
+        if let Some(access) = Arc::get_mut(listener).and_then(|listener| listener.access.as_mut()) {
+            access.read(&at, problems);
+        }
+    }
+}
+
 /// Reads the files of filters.
 fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Problems) {
     let at = At::root().key("routes");
     for (route, place) in model.routes.iter_mut().zip(0..) {
         let at = at.index(place).key("filters");
+        if let Action::Forward(forward) = &mut route.action {
+            forward.load(&shared.circuits, &route.name);
+        }
         let upstream = match &route.action {
             Action::Forward(forward) => model.upstreams.get(forward.upstream).map(|(name, _)| &**name),
             _ => None,
@@ -144,7 +164,7 @@ fn consumer_limits(model: &Model, shared: &filter::Shared, problems: &mut Proble
 fn upstreams(
     model: &Model,
     before: Option<&Snapshot>,
-    (secret, tls): (&[u8], &tls::Loaded),
+    (secret, tls, shared): (&[u8], &tls::Loaded, &filter::Shared),
     problems: &mut Problems,
 ) -> Vec<Arc<Upstream>> {
     let mut out = Vec::with_capacity(model.upstreams.len());
@@ -154,7 +174,7 @@ fn upstreams(
         let endpoints: Vec<_> = (policy.endpoints.iter().enumerate())
             .map(|(index, endpoint)| {
                 let addresses = resolve(&endpoint.address, &at.index(index), problems);
-                self::endpoint(name, policy, endpoint, (addresses, old, secret))
+                self::endpoint(name, policy, endpoint, (addresses, old, (secret, shared)))
             })
             .collect();
         let group = old.map(|old| Arc::clone(&old.group)).unwrap_or_default();
@@ -165,6 +185,11 @@ fn upstreams(
             policy: policy.clone(),
             endpoints,
             tls: tls.client(name).cloned(),
+            circuit: (policy.group_breaker)
+                .map(|policy| shared.circuits.circuit(Around::Upstream, name, policy)),
+            gate: (policy.concurrency).map(|(limit, patience)| {
+                Limited::new(&shared.gates, &format!("upstream {name}"), limit, patience)
+            }),
             group,
             tokens,
         }));
@@ -176,7 +201,7 @@ fn endpoint(
     upstream: &str,
     policy: &Policy,
     endpoint: &EndpointPolicy,
-    (addresses, old, secret): (Vec<Address>, Option<&Arc<Upstream>>, &[u8]),
+    (addresses, old, (secret, shared)): (Vec<Address>, Option<&Arc<Upstream>>, (&[u8], &filter::Shared)),
 ) -> Endpoint {
     let kept = old.and_then(|old| {
         let same = old.endpoints.iter().find(|known| *known.address == *endpoint.address);
@@ -187,6 +212,11 @@ fn endpoint(
         Some((known, before)) if before == places => known.limit.clone(),
         _ => places.map(|places| Arc::new(Semaphore::new(places))),
     };
+    let gate = policy.pool.max_requests.map(|limit| {
+        let PoolPolicy { queue, queue_timeout, .. } = policy.pool;
+        let patience = Patience { queue, wait: queue_timeout, ..Patience::NONE };
+        Limited::new(&shared.gates, &format!("endpoint {} of {upstream}", endpoint.address), limit, patience)
+    });
     let token = match policy.affinity.as_ref().map(|affinity| &affinity.by) {
         Some(By::Cookie(cookie)) => cookie.token(upstream, &endpoint.id, secret),
         _ => String::new(),
@@ -197,6 +227,7 @@ fn endpoint(
         policy: endpoint.clone(),
         live: kept.map(|(known, _)| Arc::clone(&known.live)).unwrap_or_default(),
         limit,
+        gate,
         token,
     }
 }

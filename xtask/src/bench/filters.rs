@@ -59,6 +59,9 @@ const ROWS: &[Row] = &[
 /// What filters need besides.
 const TABLES: &str = "[consumers.anna]\napi_keys = ['sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683']\n";
 
+/// Connections of the load, when nobody says how many.
+const CONNECTIONS: usize = 64;
+
 /// The route without filters.
 const PLAIN: &Row = &Row { name: "plain", filters: "", field: None };
 
@@ -93,7 +96,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failed> {
 fn cost(gateway: &Server, row: &Row, options: &Options, seconds: usize) -> Result<f64, Failed> {
     let url = format!("http://127.0.0.1:{}/{}", gateway.port, row.name);
     let before = used(gateway.id());
-    let how = Drive { url: &url, connections: options.connections, seconds, close: false, field: row.field };
+    let how = Drive { url: &url, connections: connections(options), seconds, close: false, field: row.field };
     let Answered { count, errors, .. } = drive(how)?;
     match errors > 0.0 {
         true => Err(format!("{}: {errors} of {count} requests were not let through", row.name)),
@@ -101,8 +104,13 @@ fn cost(gateway: &Server, row: &Row, options: &Options, seconds: usize) -> Resul
     }
 }
 
+fn connections(options: &Options) -> usize {
+    options.connections.unwrap_or(CONNECTIONS)
+}
+
 fn print(options: &Options, rows: &[&Row], (plain, added): (&[f64], &[Vec<f64>])) {
-    let Options { seconds, rounds, connections, .. } = options;
+    let Options { seconds, rounds, .. } = options;
+    let connections = connections(options);
     println!("\nfilters: CPU that a filter adds to a keep-alive GET with 100 B answers");
     println!("{connections} connections, medians of {rounds} rounds of {seconds} s, one worker on core 0");
     println!("  without filters: {:.2} CPU us/request", median(plain.iter().copied()));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::action::redirect::Redirect;
 use crate::action::respond::Respond;
 use crate::address::Address;
 use crate::consumer;
+use crate::filter::Filter as _;
+use crate::filter::ip_access::IpAccess;
 use crate::pipeline::forwarded;
 use crate::problem::{At, Problems};
 use crate::route::{RouteSpec, Streams, Table, parse_time};
@@ -187,6 +190,10 @@ fn check_listener(
             Protocol::Udp => 10_000,
             Protocol::Http | Protocol::Tcp | Protocol::Socks5 => u32::MAX,
         }),
+        access: (listener.ip_access.as_ref())
+            .and_then(|config| IpAccess::build(config, &at.key("ip_access"), problems)),
+        connections_per_client: limits.connections_per_client.map(NonZeroU32::get),
+        requests: limits.requests.map(NonZeroU32::get),
         datagram: size(limits.datagram, LONGEST_DATAGRAM).min(LONGEST_DATAGRAM),
         requests_per_connection: limits
             .requests_per_connection
@@ -384,7 +391,8 @@ fn check_route(route: &RouteDocument, upstreams: &[&str], at: &At, problems: &mu
         .filter_map(|(index, config)| config.build(&at.key("filters").index(index), problems))
         .collect();
     let action = check_action(route, upstreams, at, problems)?;
-    Some(Route { name: Arc::from(route.name.as_str()), filters, action })
+    let listeners = route.matches.listeners.clone().into();
+    Some(Route { name: Arc::from(route.name.as_str()), listeners, filters, action })
 }
 
 fn check_action(

@@ -18,10 +18,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sluice_http::{Request, Response};
 
+use crate::bandwidth::Paces;
+use crate::circuit::Circuits;
 use crate::consumer::Consumers;
 use crate::credentials::Verifier;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
+use crate::gates::Gates;
 use crate::limit::Limits;
 use crate::problem::{At, Problems};
 use crate::redis::Connections;
@@ -30,8 +33,12 @@ use crate::token::{Memory, Remotes, Revoked};
 
 pub mod acl;
 pub mod api_key;
+pub mod bandwidth;
 pub mod basic_auth;
+pub mod body_limit;
 mod challenge;
+pub mod concurrency;
+pub mod cors;
 pub mod except;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -44,6 +51,7 @@ pub mod query_edits;
 pub mod quota;
 pub mod rate_limit;
 pub mod rewrite;
+pub mod security_headers;
 
 /// A step around a route's action. Built once for a snapshot and shared by all workers; the futures stay on
 /// one worker and need not be `Send`.
@@ -132,6 +140,12 @@ pub struct Shared {
     pub tokens: Arc<Memory>,
     /// Tokens that were taken back.
     pub revoked: Arc<Revoked>,
+    /// Limits of what runs at once.
+    pub gates: Arc<Gates>,
+    /// Rates that exchanges share.
+    pub paces: Arc<Paces>,
+    /// Breakers of routes and upstreams.
+    pub circuits: Arc<Circuits>,
 }
 
 impl Shared {
@@ -140,7 +154,9 @@ impl Shared {
         let verifier = Verifier::new(secret);
         let tokens = Arc::new(Memory::new(verifier.number(b"tokens")));
         let (redis, key_sets, revoked) = (Arc::default(), Arc::default(), Arc::default());
-        Shared { verifier, redis, limits: Arc::default(), key_sets, tokens, revoked }
+        let (gates, circuits, paces) = (Arc::default(), Arc::default(), Arc::default());
+        let limits = Arc::default();
+        Shared { verifier, redis, key_sets, tokens, revoked, gates, circuits, paces, limits }
     }
 }
 
@@ -208,6 +224,11 @@ macro_rules! filters {
                 match self { $(Built::$name(_) => <$filter>::NAME,)* }
             }
 
+            /// Whether preflights (Fetch standard) are for it.
+            pub fn answers_preflights(&self) -> bool {
+                matches!(self, Built::Cors(_))
+            }
+
             /// Reads its files; `at` is its place in the list, as for [`Config::build`].
             pub fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
                 match self {
@@ -232,6 +253,10 @@ macro_rules! filters {
 }
 
 filters! {
+    /// Lets pages of other origins use the route.
+    Cors => cors::Cors,
+    /// Tells browsers to be careful.
+    SecurityHeaders => security_headers::SecurityHeaders,
     /// Lets in who proves to be a user, by name and password (RFC 7617).
     BasicAuth => basic_auth::BasicAuth,
     /// Lets in who has a valid token (RFC 7519, RFC 6750).
@@ -242,6 +267,12 @@ filters! {
     Acl => acl::Acl,
     /// Lets in by the client's address.
     IpAccess => ip_access::IpAccess,
+    /// Limits how many exchanges run at once.
+    Concurrency => concurrency::Concurrency,
+    /// Limits how fast bodies and tunnels move.
+    Bandwidth => bandwidth::Bandwidth,
+    /// Limits the bodies of requests.
+    BodyLimit => body_limit::BodyLimit,
     /// Limits how fast requests come.
     RateLimit => rate_limit::Limiter,
     /// Limits how many requests there are in a period.
@@ -335,7 +366,11 @@ mod tests {
         }
         let built = chain(
             "filters = [
-               { basic_auth = { file = 'users' } }, { jwt = { secret = '0123456789abcdef' } }, { api_key = {} }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
+               { cors = { origins = ['*'] } }, { security_headers = {} },
+               { basic_auth = { file = 'users' } }, { jwt = { secret = '0123456789abcdef' } },
+               { api_key = {} }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
+               { concurrency = { limit = 1 } },
+               { bandwidth = { up = '1MiB/s' } }, { body_limit = { limit = '1MiB' } },
                { rate_limit = { rate = '1/s' } }, { quota = { limit = 1, period = 'day' } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",

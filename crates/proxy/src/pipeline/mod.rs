@@ -19,10 +19,12 @@ use sluice_http::{Body, Method, NameId, Request, RequestHead, Response, Response
 
 use crate::action::forward::Forward;
 use crate::action::{Acted, Action};
-use crate::config::model::Route;
+use crate::config::model::{Model, Route};
 use crate::exchange::{Exchange, Outcome, Role, TargetForm};
+use crate::facts::Facts;
 use crate::failure::Failure;
-use crate::filter::{self, Flow};
+use crate::filter::{self, Entered, Flow, cors};
+
 use crate::limit::consumer::OfConsumer;
 use crate::listener::LocalListener;
 use crate::relay::End;
@@ -66,7 +68,7 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
         exchange.form = TargetForm::of(&request.head);
     }
     normalize::origin_form(&mut request.head);
-    let route = match find(place, exchange, request) {
+    let route = match enter(place, exchange).and_then(|()| find(place, exchange, request)) {
         Ok(route) => route,
         Err(failure) => return Handled::Response(fail(place, exchange, request, failure)),
     };
@@ -76,20 +78,24 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
     forwarded::apply(&mut request.head, exchange, &place.listener.shared.forwarded);
     let events = place.worker.events();
     let scene = place.scene(&events);
-    let mut entered = filter::request_phase(&route.filters, &scene, (exchange, request)).await;
+    let Entered { count, mut flow } =
+        filter::request_phase(&route.filters, &scene, (exchange, request)).await;
     // Every filter has passed it: it is known who is asking.
-    if let (Ok(Flow::Continue), Some(limits)) = (&entered.flow, limits_of_consumer(place, exchange)) {
+    if let (Ok(Flow::Continue), Some(limits)) = (&flow, limits_of_consumer(place, exchange)) {
         // In a box, since few consumers have limits: every exchange would carry the size.
         let held = Box::pin(limits.enforce(scene.world, exchange, &request.head)).await;
-        entered.flow = held.map(|()| Flow::Continue);
+        flow = held.map(|()| Flow::Continue);
     }
-    let acted = match entered.flow {
-        Ok(Flow::Continue) => act(place, &scene, route, (exchange, request)).await,
-        Ok(Flow::Answer(response)) => {
-            exchange.outcome = Outcome::Answered;
-            Ok(Acted::Response(response))
-        }
-        Err(failure) => Err(failure),
+    let acted = if matches!(flow, Ok(Flow::Continue)) {
+        // So that the future has no room for an answer beside the action's.
+        drop(flow);
+        act(place, &scene, route, (exchange, request)).await
+    } else {
+        exchange.outcome = Outcome::Answered;
+        flow.and_then(|flow| match flow {
+            Flow::Answer(response) => Ok(Acted::Response(response)),
+            Flow::Continue => Err(Failure::Internal),
+        })
     };
     let mut response = match acted {
         Ok(Acted::Switched(head, connection)) => return Handled::Switched(head, connection),
@@ -99,13 +105,30 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
         }
         Err(failure) => fail(place, exchange, request, failure),
     };
-    let mut left = entered.count;
+    let mut left = count;
     while let Err(interrupted) = filter::response_phase(&route.filters, left, exchange, &mut response).await {
         response = fail(place, exchange, request, interrupted.failure);
         left = interrupted.left;
     }
     mark(place, exchange, &mut response);
     Handled::Response(response)
+}
+
+/// Whether the listener lets a request in.
+fn enter(place: &Place<'_>, exchange: &mut Exchange) -> Result<(), Failure> {
+    let shared = &place.listener.shared;
+    // Connections were asked already, but for those of trusted proxies, and those that are older than the list.
+    if shared.access.as_ref().is_some_and(|access| !access.permits(exchange.client.address)) {
+        return Err(Failure::Forbidden);
+    }
+    if let Some(most) = shared.requests {
+        let gate = &place.listener.bound.requests;
+        if gate.limit() != most {
+            gate.set_limit(most);
+        }
+        exchange.held.keep(gate.try_enter()?, &place.worker.world, exchange.started);
+    }
+    Ok(())
 }
 
 /// Finds the route of a connection or flow, and passes it through the filters. `head` stands for a request:
@@ -164,7 +187,8 @@ fn find<'a>(place: &'a Place<'_>, exchange: &mut Exchange, request: &Request) ->
     let now = place.worker.world.unix(exchange.started).as_secs();
     // A tunnel to where the client likes is only for routes that say so.
     let table = model.table_for(request.head.method).ok_or(Failure::MethodNotAllowed)?;
-    let found = table.find(&exchange.facts(&request.head), now);
+    let preflighted = preflighted(model, &exchange.facts(&request.head), now);
+    let found = preflighted.unwrap_or_else(|| table.find(&exchange.facts(&request.head), now));
     // A forward proxy is asked for names that are not its own.
     if !matches!(found, Lookup::Found { route, .. } if model.routes[route].action.is_proxy()) {
         named?;
@@ -186,6 +210,16 @@ fn find<'a>(place: &'a Place<'_>, exchange: &mut Exchange, request: &Request) ->
         }
         Lookup::NotFound => Err(Failure::NoRoute),
     }
+}
+
+/// What a preflight finds: the route of the request that it asks for, if that route answers preflights.
+fn preflighted(model: &Model, facts: &Facts<'_>, now: u64) -> Option<Lookup> {
+    let method = cors::asked(facts.head)?;
+    let mut asked = facts.head.clone();
+    asked.set_method(method);
+    let found = model.table.find(&Facts { head: &asked, ..*facts }, now);
+    let answers = |route: usize| model.routes[route].filters.iter().any(filter::Built::answers_preflights);
+    matches!(found, Lookup::Found { route, .. } if answers(route)).then_some(found)
 }
 
 /// A connection opened for one name carries no requests for names of another certificate: who looked at the

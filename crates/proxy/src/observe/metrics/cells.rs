@@ -199,6 +199,8 @@ pub struct UpstreamCells {
     pub retries: Counter,
     /// Exchanges that wanted a retry and did not get one, because the retry budget was used up.
     pub retries_denied: Counter,
+    /// Exchanges that were given something else, because it failed.
+    pub fallbacks: Counter,
     pub(super) latency: Histogram,
     pub(super) refused: [Counter; Refusal::ALL.len()],
 }
@@ -208,6 +210,7 @@ impl Default for UpstreamCells {
         UpstreamCells {
             retries: Counter::new(),
             retries_denied: Counter::new(),
+            fallbacks: Counter::new(),
             latency: Histogram::default(),
             refused: [const { Counter::new() }; Refusal::ALL.len()],
         }

@@ -191,6 +191,8 @@ impl Registry {
         counter("sluice_upstream_retries_total", "Attempts after a failed one", |cells| &cells.retries);
         let help = "Retries that the retry budget did not allow";
         counter("sluice_upstream_retries_denied_total", help, |cells| &cells.retries_denied);
+        let help = "Exchanges that fell back on something else, because the upstream failed";
+        counter("sluice_upstream_fallbacks_total", help, |cells| &cells.fallbacks);
         let help = "From the start of an attempt to the first byte of its answer";
         let mut family = out.family("sluice_upstream_latency_seconds", help, Kind::Histogram);
         for (labels, blocks) in &all {
