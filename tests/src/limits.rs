@@ -248,6 +248,7 @@ mod with_peers {
         for (filter, limit) in [
             ("rate_limit = { rate = \"1/h\", burst = 100, SHARED }", 100),
             ("rate_limit = { rate = \"100/h\", algorithm = \"sliding_window\", SHARED }", 100),
+            ("rate_limit = { rate = \"100/d\", algorithm = \"fixed_window\", SHARED }", 100),
             ("quota = { limit = 100, period = \"month\", SHARED }", 100),
         ] {
             let (one, other) = two(filter, &redis, &origin).await;
@@ -255,7 +256,7 @@ mod with_peers {
             assert_eq!(flood(&[one, other], 160).await, limit, "{filter}");
             assert_eq!(flood(&[one, other], 8).await, 0, "{filter}");
         }
-        assert_eq!(origin.count(), 300);
+        assert_eq!(origin.count(), 400);
     }
 
     #[tokio::test]
