@@ -132,11 +132,12 @@ fn load_lists(model: &mut Model, problems: &mut Problems) {
     }
 }
 
-/// Reads the files of filters.
+/// Reads the files of filters, and of actions that have some.
 fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Problems) {
-    let at = At::root().key("routes");
+    let routes = At::root().key("routes");
     for (route, place) in model.routes.iter_mut().zip(0..) {
-        let at = at.index(place).key("filters");
+        let route_at = routes.index(place);
+        let at = route_at.key("filters");
         if let Action::Forward(forward) = &mut route.action {
             forward.load(&shared.circuits, &route.name);
         }
@@ -144,9 +145,19 @@ fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Probl
             Action::Forward(forward) => model.upstreams.get(forward.upstream).map(|(name, _)| &**name),
             _ => None,
         };
-        let loading = filter::Loading { shared, route: &route.name, upstream, consumers: &model.consumers };
+        let loading = filter::Loading {
+            shared,
+            route: &route.name,
+            upstream,
+            consumers: &model.consumers,
+            upstreams: &model.upstreams,
+        };
         for (filter, place) in route.filters.iter_mut().zip(0..) {
             filter.load(&loading, &at.index(place), problems);
+        }
+        if let Action::Token(token) = &mut route.action {
+            let who = (&model.consumers, &shared.verifier);
+            token.load(who, (&shared.rings, &shared.revoked), &route_at.key("token"), problems);
         }
     }
 }

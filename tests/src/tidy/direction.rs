@@ -66,6 +66,8 @@ const STOREYS: &[&[&str]] = &[
         "consumer",
         "network_list",
         "fetch",
+        "http_date",
+        "whole_body",
         "token",
         "request_id",
         "resolve",

@@ -405,6 +405,7 @@ fn check_action(
         route.forward.is_some(),
         route.respond.is_some(),
         route.redirect.is_some(),
+        route.token.is_some(),
         route.forward_proxy.is_some(),
     ];
     match actions.iter().filter(|written| **written).count() {
@@ -412,13 +413,13 @@ fn check_action(
         0 => {
             problems
                 .add(at, format!("route `{}` does nothing", route.name))
-                .hint("give it exactly one action: forward, respond, redirect or forward_proxy");
+                .hint("give it exactly one action: forward, respond, redirect, token or forward_proxy");
             return None;
         }
         _ => {
             problems
                 .add(at, format!("route `{}` has more than one action", route.name))
-                .hint("keep exactly one of forward, respond, redirect and forward_proxy");
+                .hint("keep exactly one of forward, respond, redirect, token and forward_proxy");
             return None;
         }
     }
@@ -430,6 +431,9 @@ fn check_action(
     }
     if let Some(config) = &route.redirect {
         return Redirect::build(config, &at.key("redirect"), problems).map(Action::Redirect);
+    }
+    if let Some(config) = &route.token {
+        return config.check(&at.key("token"), problems).map(|token| Action::Token(Box::new(token)));
     }
     let config = route.forward_proxy.as_ref()?;
     let checked = config.check(&at.key("forward_proxy"), problems)?;

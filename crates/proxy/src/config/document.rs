@@ -266,7 +266,7 @@ pub struct ListenerLimits {
 }
 
 /// What happens to which requests. Exactly one action stands in it: forward, respond,
-/// redirect or forward_proxy.
+/// redirect, token or forward_proxy.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -296,6 +296,9 @@ pub struct Route {
     /// Send the client elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<action::redirect::Config>,
+    /// Give tokens to consumers, check them, take them back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<action::token::Config>,
     /// Send it where the client says, as far as the rules allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward_proxy: Option<action::forward_proxy::Config>,

@@ -29,7 +29,8 @@ use crate::limit::Limits;
 use crate::problem::{At, Problems};
 use crate::redis::Connections;
 use crate::scene::Scene;
-use crate::token::{Memory, Remotes, Revoked};
+use crate::token::{Memory, Remotes, Revoked, Rings};
+use crate::upstream::config::Policy;
 
 pub mod acl;
 pub mod api_key;
@@ -42,8 +43,10 @@ pub mod cors;
 pub mod except;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod forward_auth;
 pub mod grpc_web;
 pub mod headers;
+pub mod hmac;
 pub mod ip_access;
 pub mod jwt;
 pub mod lookup;
@@ -123,6 +126,8 @@ pub struct Loading<'a> {
     pub upstream: Option<&'a str>,
     /// Whom the gateway knows.
     pub consumers: &'a Arc<Consumers>,
+    /// The upstreams, in the model's order.
+    pub upstreams: &'a [(Arc<str>, Policy)],
 }
 
 /// What the filters of a process share. It outlives every snapshot.
@@ -138,6 +143,8 @@ pub struct Shared {
     pub key_sets: Arc<Remotes>,
     /// Tokens that were found right a moment ago.
     pub tokens: Arc<Memory>,
+    /// Keys that tokens are signed with.
+    pub rings: Arc<Rings>,
     /// Tokens that were taken back.
     pub revoked: Arc<Revoked>,
     /// Limits of what runs at once.
@@ -155,8 +162,8 @@ impl Shared {
         let tokens = Arc::new(Memory::new(verifier.number(b"tokens")));
         let (redis, key_sets, revoked) = (Arc::default(), Arc::default(), Arc::default());
         let (gates, circuits, paces) = (Arc::default(), Arc::default(), Arc::default());
-        let limits = Arc::default();
-        Shared { verifier, redis, key_sets, tokens, revoked, gates, circuits, paces, limits }
+        let (limits, rings) = (Arc::default(), Arc::default());
+        Shared { verifier, redis, key_sets, tokens, rings, revoked, gates, circuits, paces, limits }
     }
 }
 
@@ -263,6 +270,10 @@ filters! {
     Jwt => jwt::Jwt,
     /// Lets in consumers by keys that machines carry.
     ApiKey => api_key::ApiKey,
+    /// Lets in consumers whose requests are signed.
+    Hmac => hmac::HmacAuth,
+    /// Asks a service who may come in.
+    ForwardAuth => forward_auth::ForwardAuth,
     /// Lets in by who is asking: groups of consumers, claims of tokens.
     Acl => acl::Acl,
     /// Lets in by the client's address.
@@ -368,7 +379,8 @@ mod tests {
             "filters = [
                { cors = { origins = ['*'] } }, { security_headers = {} },
                { basic_auth = { file = 'users' } }, { jwt = { secret = '0123456789abcdef' } },
-               { api_key = {} }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
+               { api_key = {} }, { hmac = {} }, { forward_auth = { upstream = 'u', path = '/' } },
+               { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
                { concurrency = { limit = 1 } },
                { bandwidth = { up = '1MiB/s' } }, { body_limit = { limit = '1MiB' } },
                { rate_limit = { rate = '1/s' } }, { quota = { limit = 1, period = 'day' } },

@@ -250,6 +250,11 @@ async fn act(
             exchange.outcome = Outcome::Answered;
             Ok(Acted::Response(respond.answer(exchange, &request.head)))
         }
+        Action::Token(token) => {
+            exchange.outcome = Outcome::Answered;
+            // In a box: few routes have it.
+            Box::pin(token.run(&scene, exchange, request)).await.map(Acted::Response)
+        }
         Action::Redirect(redirect) => {
             exchange.outcome = Outcome::Answered;
             Ok(Acted::Response(redirect.answer(exchange, &request.head)))

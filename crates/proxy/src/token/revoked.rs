@@ -16,8 +16,8 @@ pub struct Revoked {
 }
 
 impl Revoked {
-    /// Takes a token back that ends at `end`, in seconds since 1970.
-    pub fn add(&self, id: &str, end: u64, now: u64) {
+    /// Takes a token back that ends at `end`, in seconds since 1970. False: it was taken back before.
+    pub fn add(&self, id: &str, end: u64, now: u64) -> bool {
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         ids.retain(|_, end| *end > now);
         if ids.len() >= MOST
@@ -25,8 +25,9 @@ impl Revoked {
         {
             ids.remove(&first);
         }
-        ids.insert(id.into(), end);
+        let known = ids.insert(id.into(), end);
         self.count.store(ids.len(), Relaxed);
+        known.is_none()
     }
 
     /// Whether it was taken back.

@@ -78,12 +78,25 @@ impl<'a> Unverified<'a> {
     /// # Errors
     /// It is no token, or its algorithm is not one of `allowed`.
     pub fn read(token: &'a [u8], allowed: &[Algorithm]) -> Result<Unverified<'a>, Rejected> {
+        Unverified::read_marked(token, "", allowed)
+    }
+
+    /// The same for one that begins with a mark, which is signed with the rest: without it, it is no token.
+    ///
+    /// # Errors
+    /// It is no such token, or its algorithm is not one of `allowed`.
+    pub fn read_marked(
+        token: &'a [u8],
+        mark: &str,
+        allowed: &[Algorithm],
+    ) -> Result<Unverified<'a>, Rejected> {
         if token.len() > LONGEST_TOKEN {
             return Err(Rejected::Malformed);
         }
         let text = std::str::from_utf8(token).map_err(|_| Rejected::Malformed)?;
         let (message, signature) = text.rsplit_once('.').ok_or(Rejected::Malformed)?;
-        let (header, payload) = message.split_once('.').ok_or(Rejected::Malformed)?;
+        let bare = message.strip_prefix(mark).ok_or(Rejected::Malformed)?;
+        let (header, payload) = bare.split_once('.').ok_or(Rejected::Malformed)?;
         if payload.contains('.') {
             return Err(Rejected::Malformed);
         }
