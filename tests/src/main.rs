@@ -39,6 +39,8 @@ mod http;
 #[cfg(feature = "gateway")]
 mod http2;
 #[cfg(feature = "gateway")]
+mod limits;
+#[cfg(feature = "gateway")]
 mod malformed;
 #[cfg(feature = "gateway")]
 mod observe;
