@@ -106,7 +106,7 @@ async fn credentials(arrival: &Arrival, running: &Running, link: &mut Link) -> R
     let filters = running.snapshot.model.routes.iter().filter(|route| proxies(&route.action));
     for filter in filters.flat_map(|route| &route.filters) {
         if let Built::BasicAuth(filter) = filter
-            && filter.verify(&user, &password, now).await.is_ok()
+            && filter.verify(&user, &password, (now, arrival.peer.ip())).await.is_ok()
         {
             send(link, socks5::credentials_reply(Verdict::Accepted).to_vec()).await?;
             return Ok((user, password));
