@@ -15,6 +15,8 @@ mod certificates;
 #[cfg(feature = "gateway")]
 mod command_line;
 #[cfg(feature = "gateway")]
+mod cors;
+#[cfg(feature = "gateway")]
 mod documents;
 #[cfg(feature = "gateway")]
 mod examples;
@@ -40,6 +42,8 @@ mod http2;
 mod malformed;
 #[cfg(feature = "gateway")]
 mod observe;
+#[cfg(feature = "gateway")]
+mod overload;
 #[cfg(feature = "gateway")]
 mod protocol;
 #[cfg(feature = "gateway")]

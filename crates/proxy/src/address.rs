@@ -1,7 +1,7 @@
 //! Where a socket is: an IP address with a port, or a path in the file system.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -61,6 +61,26 @@ impl fmt::Display for Address {
             Address::Unix(path) => write!(f, "{UNIX}{}", path.display()),
         }
     }
+}
+
+/// What clients are told apart by, where they are counted: an IPv4 address, or the network of an IPv6 address
+/// (/64), for whoever has one of its addresses has them all.
+pub type Origin = [u8; 9];
+
+/// What a client with this address is counted by.
+pub fn origin_of(address: IpAddr) -> Origin {
+    let mut key = [0; 9];
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            key[0] = 4;
+            key[1..5].copy_from_slice(&address.octets());
+        }
+        IpAddr::V6(address) => {
+            key[0] = 6;
+            key[1..].copy_from_slice(&address.octets()[..8]);
+        }
+    }
+    key
 }
 
 #[cfg(test)]

@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 
 use sluice_http::{Method, RequestHead, Version};
 
+use crate::bandwidth::Throttle;
 use crate::consumer::{Claims, Consumer};
 use crate::facts::{Facts, Identity, Params, Scheme};
 use crate::failure::Failure;
+use crate::gate::Held;
+use crate::limit;
 use crate::tls::Secured;
 
 /// Who is asking, and through which listener.
@@ -97,6 +100,15 @@ pub enum GrpcWeb {
     Text,
 }
 
+/// What the `cors` filter found of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CrossOrigin {
+    /// A page of this origin, which may.
+    Permitted(Box<str>),
+    /// A preflight, whose answer says everything already.
+    Told,
+}
+
 /// How long the phases took, from the first byte of the request; zero when a phase was not reached.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Phases {
@@ -126,7 +138,7 @@ pub struct Exchange {
     /// The route's name; empty before one is found.
     pub route: Arc<str>,
     /// The route's position in the model.
-    pub route_index: Option<usize>,
+    pub route_index: Option<u32>,
     /// What we are for the client.
     pub role: Role,
     /// The user whose credentials were found right.
@@ -157,8 +169,16 @@ pub struct Exchange {
     pub allow: Box<str>,
     /// Which credentials are asked for, for 401 and 407 (RFC 9110 section 11.6.1).
     pub challenge: Arc<str>,
+    /// What limits and quotas said.
+    pub limits: limit::record::Record,
     /// What the client of a gRPC-Web request that was translated to gRPC reads.
     pub grpc_web: Option<GrpcWeb>,
+    /// Whether a page of another origin may read the answer.
+    pub cross_origin: Option<Box<CrossOrigin>>,
+    /// How fast its bytes may move.
+    pub throttle: Option<Box<Throttle>>,
+    /// The places that it holds.
+    pub held: Held,
 }
 
 impl Exchange {
@@ -189,7 +209,11 @@ impl Exchange {
             sent: 0,
             allow: Box::default(),
             challenge: none,
+            limits: limit::record::Record::default(),
             grpc_web: None,
+            cross_origin: None,
+            throttle: None,
+            held: Held::default(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! never reach them.
 
 use sluice_http::h1::Refusal;
+use sluice_http::{Fields, NameId};
 
 /// Whose fault it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +171,14 @@ impl Failure {
     /// Its row of the table.
     pub fn row(self) -> &'static Row {
         &TABLE[self as usize]
+    }
+
+    /// Says it as gRPC does, in a head without a body or in trailers.
+    pub fn tell_grpc(self, fields: &mut Fields) {
+        let row = self.row();
+        fields.append(NameId::GrpcStatus, row.grpc.to_string().as_bytes());
+        // The sentences are plain ASCII without "%": nothing in them needs gRPC's percent-encoding.
+        fields.append(NameId::GrpcMessage, row.public.as_bytes());
     }
 
     /// Its stable code.

@@ -13,6 +13,7 @@ use sluice_traffic::breaker::Change;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::address::Address;
+use crate::circuit::Circuit;
 use crate::config::check::check;
 use crate::config::document::{Document, Process, Protocol};
 use crate::health::monitor::Monitor;
@@ -74,14 +75,24 @@ impl Events for Gateway {
 
     fn breaker_changed(&self, upstream: &Upstream, index: usize, change: Change) {
         let endpoint = &upstream.endpoints[index].address;
-        let change = match change {
-            Change::Opened => "opened",
-            Change::HalfOpened => "half-opened",
-            Change::Closed => "closed",
-        };
+        let change = word(change);
         let fields: [(&str, &dyn Display); 3] =
             [("upstream", &upstream.name), ("endpoint", endpoint), ("change", &change)];
         self.diagnostics.info("breaker changed", &fields);
+    }
+
+    fn circuit_changed(&self, circuit: &Circuit, change: Change) {
+        let change = word(change);
+        let fields: [(&str, &dyn Display); 2] = [(circuit.around.word(), &circuit.name), ("change", &change)];
+        self.diagnostics.info("breaker changed", &fields);
+    }
+}
+
+fn word(change: Change) -> &'static str {
+    match change {
+        Change::Opened => "opened",
+        Change::HalfOpened => "half-opened",
+        Change::Closed => "closed",
     }
 }
 

@@ -9,6 +9,9 @@
 
 pub mod action;
 pub mod address;
+pub mod bandwidth;
+pub mod circuit;
+pub mod client_counts;
 pub mod closest;
 pub mod config;
 pub mod consumer;
@@ -21,11 +24,15 @@ pub mod failure;
 pub mod fetch;
 pub mod field_values;
 pub mod filter;
+pub mod gate;
+pub mod gates;
 pub mod gateway;
 pub mod h2_message;
+pub mod h2_push;
 pub mod h2_stream;
 pub mod health;
 pub mod http_date;
+pub mod limit;
 pub mod line_file;
 pub mod listener;
 pub mod network_list;

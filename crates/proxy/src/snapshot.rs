@@ -6,9 +6,11 @@
 //! * its connection places: as long as `max_connections` is the same, here;
 //! * its idle connections and the balancer's position, in each worker: see `upstream::Local::new`;
 //! * a listener's sockets and connections: name and address, or the address alone when it was renamed, here;
+//! * breakers of routes and upstreams, and limits of what runs at once: by name, in `filter::Shared`;
 //! * counters: by their labels, in the metrics registry;
 //! * health check tasks: as long as the check is the same, in `health::monitor`;
-//! * which passwords were found right a moment ago: in `filter::Shared`;
+//! * which passwords were found right a moment ago, connections to Redis, what limits and quotas have counted: in
+//!   `filter::Shared`;
 //! * TLS sessions: as long as a listener's or upstream's TLS and the files it names are the same, in
 //!   `tls::Loaded`; those of clients also over a change of certificates;
 //! * the access log's file: as long as its configuration is the same, here.
@@ -22,9 +24,13 @@ use tokio::sync::Semaphore;
 
 use crate::action::Action;
 use crate::address::Address;
-use crate::config::document::Document;
+use crate::circuit::Around;
+use crate::config::document::{Document, Process};
 use crate::config::model::{ListenerPolicy, Model};
 use crate::filter;
+use crate::gate::Patience;
+use crate::gates::Limited;
+use crate::limit::consumer::OfConsumer;
 use crate::observe::access_log::AccessLog;
 use crate::observe::diagnostic::Diagnostics;
 use crate::observe::metrics::Registry;
@@ -32,7 +38,7 @@ use crate::problem::{At, Problems};
 use crate::sockets::{self, Bound, Inherited, Listening};
 use crate::tls;
 use crate::upstream::affinity::By;
-use crate::upstream::config::{EndpointPolicy, Policy};
+use crate::upstream::config::{EndpointPolicy, Policy, PoolPolicy};
 use crate::upstream::{Endpoint, Upstream};
 
 /// What runs.
@@ -53,6 +59,8 @@ pub struct Snapshot {
     pub log: Option<Arc<AccessLog>>,
     /// What the filters share.
     pub shared: filter::Shared,
+    /// The limits of each consumer, by its position.
+    pub consumer_limits: Vec<OfConsumer>,
 }
 
 /// A snapshot that is ready to run, with the sockets that are new in it: for each worker one of each.
@@ -73,11 +81,14 @@ pub fn build(
     observe: (&Registry, &Diagnostics),
 ) -> Result<Built, Problems> {
     let mut problems = Problems::new();
-    let shared = before.map_or_else(|| start(secret, observe), |before| before.shared.clone());
+    let shared =
+        before.map_or_else(|| start(secret, &document.process, observe), |before| before.shared.clone());
+    load_lists(&mut model, &mut problems);
     load_filters(&mut model, &shared, &mut problems);
+    let consumer_limits = consumer_limits(&model, &shared, &mut problems);
     let now = now.as_secs().try_into().unwrap_or(i64::MAX);
     let tls = tls::Loaded::load(&model.tls(), before.map(|before| &before.tls), now, &mut problems);
-    let upstreams = upstreams(&model, before, (secret, &tls), &mut problems);
+    let upstreams = upstreams(&model, before, (secret, &tls, &shared), &mut problems);
     let log = log(&model, before, observe, &mut problems);
     let (listeners, sockets) = listeners(&model, before, (workers, inherited), &mut problems);
     if !problems.is_empty() {
@@ -87,18 +98,38 @@ pub fn build(
         observe.1.warn(caution, &[]);
     }
     let revision = before.map_or(1, |before| before.revision + 1);
-    let snapshot = Snapshot { revision, document, model, upstreams, listeners, tls, log, shared };
+    let snapshot =
+        Snapshot { revision, document, model, upstreams, listeners, tls, log, shared, consumer_limits };
     let snapshot = Arc::new(snapshot);
     Ok(Built { snapshot, sockets })
 }
 
 /// What filters share in a process that starts.
-fn start(secret: &[u8], (registry, diagnostics): (&Registry, &Diagnostics)) -> filter::Shared {
+fn start(
+    secret: &[u8],
+    process: &Process,
+    (registry, diagnostics): (&Registry, &Diagnostics),
+) -> filter::Shared {
     let shared = filter::Shared::new(secret);
+    if let Some(state) = &process.state {
+        shared.limits.keep_in(state.into());
+    }
     shared.redis.report_to(diagnostics);
     shared.key_sets.report_to(diagnostics);
     registry.register(shared.redis.clone());
     shared
+}
+
+/// Reads the lists of who may come in through listeners.
+fn load_lists(model: &mut Model, problems: &mut Problems) {
+    let at = At::root().key("listeners");
+    for listener in &mut model.listeners {
+        let at = at.key(&*listener.name).key("ip_access");
+        // Nobody else has it yet: the model was made for this.
+        if let Some(access) = Arc::get_mut(listener).and_then(|listener| listener.access.as_mut()) {
+            access.read(&at, problems);
+        }
+    }
 }
 
 /// Reads the files of filters, and of actions that have some.
@@ -106,9 +137,17 @@ fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Probl
     let routes = At::root().key("routes");
     for (route, index) in model.routes.iter_mut().zip(0..) {
         let at = routes.index(index).key("filters");
+        if let Action::Forward(forward) = &mut route.action {
+            forward.load(&shared.circuits, &route.name);
+        }
+        let upstream = match &route.action {
+            Action::Forward(forward) => model.upstreams.get(forward.upstream).map(|(name, _)| &**name),
+            _ => None,
+        };
         let loading = filter::Loading {
             shared,
             route: &route.name,
+            upstream,
             consumers: &model.consumers,
             upstreams: &model.upstreams,
         };
@@ -122,10 +161,20 @@ fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Probl
     }
 }
 
+/// The limits of each consumer, by its position.
+fn consumer_limits(model: &Model, shared: &filter::Shared, problems: &mut Problems) -> Vec<OfConsumer> {
+    let at = At::root().key("consumer_limits");
+    let places = (&*shared.redis, &shared.limits);
+    let consumers = model.consumers.all().iter();
+    consumers
+        .map(|consumer| OfConsumer::load(consumer, &model.consumer_limits, places, &at, problems))
+        .collect()
+}
+
 fn upstreams(
     model: &Model,
     before: Option<&Snapshot>,
-    (secret, tls): (&[u8], &tls::Loaded),
+    (secret, tls, shared): (&[u8], &tls::Loaded, &filter::Shared),
     problems: &mut Problems,
 ) -> Vec<Arc<Upstream>> {
     let mut out = Vec::with_capacity(model.upstreams.len());
@@ -135,7 +184,7 @@ fn upstreams(
         let endpoints: Vec<_> = (policy.endpoints.iter().enumerate())
             .map(|(index, endpoint)| {
                 let addresses = resolve(&endpoint.address, &at.index(index), problems);
-                self::endpoint(name, policy, endpoint, (addresses, old, secret))
+                self::endpoint(name, policy, endpoint, (addresses, old, (secret, shared)))
             })
             .collect();
         let group = old.map(|old| Arc::clone(&old.group)).unwrap_or_default();
@@ -146,6 +195,11 @@ fn upstreams(
             policy: policy.clone(),
             endpoints,
             tls: tls.client(name).cloned(),
+            circuit: (policy.group_breaker)
+                .map(|policy| shared.circuits.circuit(Around::Upstream, name, policy)),
+            gate: (policy.concurrency).map(|(limit, patience)| {
+                Limited::new(&shared.gates, &format!("upstream {name}"), limit, patience)
+            }),
             group,
             tokens,
         }));
@@ -157,7 +211,7 @@ fn endpoint(
     upstream: &str,
     policy: &Policy,
     endpoint: &EndpointPolicy,
-    (addresses, old, secret): (Vec<Address>, Option<&Arc<Upstream>>, &[u8]),
+    (addresses, old, (secret, shared)): (Vec<Address>, Option<&Arc<Upstream>>, (&[u8], &filter::Shared)),
 ) -> Endpoint {
     let kept = old.and_then(|old| {
         let same = old.endpoints.iter().find(|known| *known.address == *endpoint.address);
@@ -168,6 +222,11 @@ fn endpoint(
         Some((known, before)) if before == places => known.limit.clone(),
         _ => places.map(|places| Arc::new(Semaphore::new(places))),
     };
+    let gate = policy.pool.max_requests.map(|limit| {
+        let PoolPolicy { queue, queue_timeout, .. } = policy.pool;
+        let patience = Patience { queue, wait: queue_timeout, ..Patience::NONE };
+        Limited::new(&shared.gates, &format!("endpoint {} of {upstream}", endpoint.address), limit, patience)
+    });
     let token = match policy.affinity.as_ref().map(|affinity| &affinity.by) {
         Some(By::Cookie(cookie)) => cookie.token(upstream, &endpoint.id, secret),
         _ => String::new(),
@@ -178,6 +237,7 @@ fn endpoint(
         policy: endpoint.clone(),
         live: kept.map(|(known, _)| Arc::clone(&known.live)).unwrap_or_default(),
         limit,
+        gate,
         token,
     }
 }

@@ -21,6 +21,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::address::Address;
+use crate::client_counts::ClientCounts;
+use crate::gate::Gate;
 
 /// Whether connections or datagrams come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,6 +123,10 @@ pub struct Bound {
     /// The address that was bound: the port is the real one where 0 was configured.
     pub address: Address,
     pub(crate) connections: AtomicU32,
+    /// The connections of each client.
+    pub clients: Arc<ClientCounts>,
+    /// The requests that run.
+    pub requests: Arc<Gate>,
     closed: AtomicBool,
     /// Another process listens on the same sockets.
     handed_over: AtomicBool,
@@ -148,6 +154,8 @@ impl Bound {
             configured: configured.clone(),
             address: real.map_or_else(|| configured.address.clone(), Address::Inet),
             connections: AtomicU32::new(0),
+            clients: Arc::default(),
+            requests: Gate::new(u32::MAX),
             closed: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
             file,

@@ -7,8 +7,10 @@ use sluice_traffic::Moment;
 use sluice_traffic::breaker::State;
 use sluice_traffic::selection::{Fitness, Service};
 
+use crate::gates::{Named, Totals};
 use crate::gateway::Gateway;
 use crate::observe::metrics::{Collector, Exposition, Kind};
+use crate::snapshot::Snapshot;
 use crate::upstream::Upstream;
 
 /// Everything a person asks first: revision, listeners, routes, upstreams and their endpoints.
@@ -37,7 +39,25 @@ pub fn status(gateway: &Gateway) -> Value {
         "listeners": listeners,
         "routes": routes,
         "upstreams": upstreams,
+        "breakers": breakers(&snapshot, now),
+        "limits": limits(&snapshot),
     })
+}
+
+/// The breakers of routes and upstreams.
+fn breakers(snapshot: &Snapshot, now: Moment) -> Vec<Value> {
+    let all = snapshot.shared.circuits.all(now).into_iter();
+    all.map(|told| json!({ "of": told.around.word(), "name": told.name, "state": breaker(told.state) }))
+        .collect()
+}
+
+/// What limits how much runs at once.
+fn limits(snapshot: &Snapshot) -> Vec<Value> {
+    let each = |named: Arc<Named>| {
+        let Totals { limit, inside, waiting, refused } = named.kind.totals();
+        json!({ "name": named.name, "limit": limit, "running": inside, "waiting": waiting, "refused": refused })
+    };
+    snapshot.shared.gates.all().into_iter().map(each).collect()
 }
 
 fn upstream_status(upstream: &Upstream, now: Moment) -> Value {
@@ -80,6 +100,32 @@ fn breaker(state: State) -> &'static str {
     }
 }
 
+/// What limits how much runs at once, and the breakers of routes and upstreams.
+fn overload(snapshot: &Snapshot, now: Moment, out: &mut Exposition) {
+    let help = "Breakers of routes and upstreams: 0 closed, 1 open, 2 half-open.";
+    let mut family = out.family("sluice_breaker_state", help, Kind::Gauge);
+    for told in snapshot.shared.circuits.all(now) {
+        let state: u64 = match told.state {
+            State::Closed => 0,
+            State::Open => 1,
+            State::HalfOpen => 2,
+        };
+        family.sample(&[("of", told.around.word()), ("name", &told.name)], state);
+    }
+    let limits = snapshot.shared.gates.all();
+    let totals: Vec<_> = limits.iter().map(|named| (&*named.name, named.kind.totals())).collect();
+    let mut each = |name, help, kind, value: &dyn Fn(&Totals) -> u64| {
+        let mut family = out.family(name, help, kind);
+        for (limit, totals) in &totals {
+            family.sample(&[("limit", limit)], value(totals));
+        }
+    };
+    each("sluice_limit_places", "How many may run at once.", Kind::Gauge, &|totals| u64::from(totals.limit));
+    each("sluice_limit_running", "How many do.", Kind::Gauge, &|totals| totals.inside);
+    each("sluice_limit_waiting", "How many wait to.", Kind::Gauge, &|totals| totals.waiting);
+    each("sluice_limit_refused_total", "How many were turned away.", Kind::Counter, &|totals| totals.refused);
+}
+
 /// Gauges of endpoints, read when somebody scrapes.
 pub struct Gauges(Weak<Gateway>);
 
@@ -119,5 +165,6 @@ impl Collector for Gauges {
                 State::HalfOpen => 2,
             }
         });
+        overload(&snapshot, now, out);
     }
 }

@@ -19,6 +19,10 @@ pub struct Period(pub std::time::Duration);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(pub u64);
 
+/// How fast bytes move: a size and "/s", "64KiB/s", "10MiB/s".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteRate(pub u64);
+
 /// A network: "10.0.0.0/8", "2001:db8::/32", or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network(pub ipnet::IpNet);
@@ -178,6 +182,22 @@ impl fmt::Display for ByteSize {
     }
 }
 
+impl FromStr for ByteRate {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = text.strip_suffix("/s").and_then(|size| size.parse::<ByteSize>().ok());
+        size.filter(|size| size.0 > 0).map(|size| ByteRate(size.0)).ok_or_else(|| {
+            format!("`{text}` is not a rate of bytes; write a size and \"/s\": \"64KiB/s\", \"10MiB/s\"")
+        })
+    }
+}
+
+impl fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", ByteSize(self.0))
+    }
+}
+
 impl FromStr for Network {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
@@ -247,6 +267,7 @@ text_values! {
     ByteSize "byte-size" "10MiB",
     Network "network" "10.0.0.0/8",
     Rate "rate" "100/s",
+    ByteRate "byte-rate" "10MiB/s",
     Span "span" "day",
 }
 

@@ -16,6 +16,7 @@ use sluice_traffic::breaker::Change;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::action::forward_proxy::outward::Outward;
+use crate::circuit::Circuit;
 use crate::config::model::ListenerPolicy;
 use crate::gateway::Gateway;
 use crate::listener::LocalListener;
@@ -152,6 +153,10 @@ impl Events for Worker {
 
     fn breaker_changed(&self, upstream: &Upstream, index: usize, change: Change) {
         self.gateway.breaker_changed(upstream, index, change);
+    }
+
+    fn circuit_changed(&self, circuit: &Circuit, change: Change) {
+        self.gateway.circuit_changed(circuit, change);
     }
 }
 

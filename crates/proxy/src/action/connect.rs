@@ -9,7 +9,9 @@ use sluice_http::RequestHead;
 use sluice_traffic::retry::{self, Idempotent, Sent};
 use sluice_traffic::selection::Tried;
 
+use super::fallback::{Fallback, Then};
 use super::forward::{Forward, class};
+use super::guard;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::scene::Scene;
@@ -30,8 +32,61 @@ impl Forward {
         exchange: &mut Exchange,
         head: &RequestHead,
     ) -> Result<Box<Connection>, Failure> {
-        let local = &scene.upstreams[self.upstream];
+        let connected = self.connect_guarded(scene, exchange, head).await;
+        match self.fallback.as_deref() {
+            Some(Fallback { then: Then::Upstream(upstream), .. }) if let Err(failure) = &connected => {
+                if !self.fallback.as_ref().is_some_and(|fallback| fallback.concerns(Err(*failure))) {
+                    return connected;
+                }
+                scene.upstreams[self.upstream].cells.fallbacks.add(1);
+                Box::pin(self.connect_to(*upstream, scene, exchange, head)).await
+            }
+            _ => connected,
+        }
+    }
+
+    /// Connects to the route's own upstream, if the route's breaker lets it.
+    async fn connect_guarded(
+        &self,
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        head: &RequestHead,
+    ) -> Result<Box<Connection>, Failure> {
+        let Some(circuit) = &self.circuit else {
+            return self.connect_to(self.upstream, scene, exchange, head).await;
+        };
+        let passing = guard::pass(circuit, scene.world)?;
+        let connected = self.connect_to(self.upstream, scene, exchange, head).await;
+        guard::judge(scene, (circuit, passing), connected.as_ref().map(|_| 200).map_err(|failure| *failure));
+        connected
+    }
+
+    /// Connects to one upstream, if its breaker and its limit let it.
+    async fn connect_to(
+        &self,
+        upstream: usize,
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        head: &RequestHead,
+    ) -> Result<Box<Connection>, Failure> {
+        let local = &scene.upstreams[upstream];
         exchange.upstream = Arc::clone(&local.name);
+        let circuit = local.shared.circuit.as_ref();
+        let passing = circuit.map(|circuit| guard::pass(circuit, scene.world)).transpose()?;
+        let connected = self.connect_in_time(local, scene, exchange, head).await;
+        if let Some(passing) = circuit.zip(passing) {
+            guard::judge(scene, passing, connected.as_ref().map(|_| 200).map_err(|failure| *failure));
+        }
+        connected
+    }
+
+    async fn connect_in_time(
+        &self,
+        local: &Rc<Local>,
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        head: &RequestHead,
+    ) -> Result<Box<Connection>, Failure> {
         let started = exchange.started;
         let attempts = pin!(self.connect_attempts(scene, local, exchange, head));
         match self.timeout {
@@ -56,6 +111,9 @@ impl Forward {
     ) -> Result<(Rc<Local>, Choice), Failure> {
         let local = &scene.upstreams[self.upstream];
         exchange.upstream = Arc::clone(&local.name);
+        if let Some(gate) = &local.shared.gate {
+            exchange.held.keep(gate.try_enter()?, scene.world, exchange.started);
+        }
         let choice = choose(scene, local, (exchange, head), &mut Tried::default())?;
         Ok((Rc::clone(local), choice))
     }
@@ -67,6 +125,10 @@ impl Forward {
         exchange: &mut Exchange,
         head: &RequestHead,
     ) -> Result<Box<Connection>, Failure> {
+        if let Some(gate) = &local.shared.gate {
+            let permit = gate.enter(scene.world).await?;
+            exchange.held.keep(permit, scene.world, exchange.started);
+        }
         let mut tried = Tried::default();
         let mut failed = None;
         loop {

@@ -13,11 +13,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::h1::{self, Persist};
 use sluice_http::{NameId, Request, RequestHead, Response, Version, grpc};
+use sluice_traffic::breaker;
 use sluice_traffic::retry::{self, Sent};
 use sluice_traffic::selection::Tried;
 
-use super::Acted;
+use super::fallback::{self, Fallback, Then};
 use super::record::{self, Patience};
+use super::{Acted, guard};
+use crate::circuit::{Around, Circuit, Circuits};
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Retry};
 use crate::problem::{At, Problems};
@@ -25,6 +28,7 @@ use crate::scene::Scene;
 use crate::stream::Care;
 use crate::upstream::Local;
 use crate::upstream::attempt;
+use crate::upstream::config::BreakerConfig;
 use crate::upstream::connection::Origin;
 use crate::upstream::live::InFlight;
 use crate::upstream::pick::Choice;
@@ -52,6 +56,13 @@ pub struct Config {
     /// ordinary one.
     #[serde(default)]
     pub upgrade: bool,
+    /// Stops sending while too many requests of this route fail (5xx and the upstream's failures), whatever
+    /// endpoint they go to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerConfig>,
+    /// What happens instead when the upstream fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<fallback::Config>,
 }
 
 /// When a failed attempt is tried again on another endpoint.
@@ -82,7 +93,7 @@ pub enum HostConfig {
 }
 
 /// The forward action, checked.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Forward {
     /// The upstream's position in the model.
     pub upstream: usize,
@@ -92,21 +103,19 @@ pub struct Forward {
     non_idempotent: bool,
     host: HostConfig,
     upgrade: bool,
+    breaker: Option<breaker::Policy>,
+    /// The breaker, once it is loaded.
+    pub(super) circuit: Option<Circuit>,
+    pub(super) fallback: Option<Box<Fallback>>,
 }
 
 impl Config {
     /// Checks it; `upstreams` are the names there are, in the model's order.
     pub fn check(&self, upstreams: &[&str], at: &At, problems: &mut Problems) -> Option<Forward> {
         let before = problems.iter().count();
-        let upstream = upstreams.iter().position(|name| *name == self.upstream);
-        if upstream.is_none() {
-            let problem =
-                problems.add(&at.key("upstream"), format!("there is no upstream `{}`", self.upstream));
-            match crate::closest::closest(&self.upstream, upstreams.iter().copied()) {
-                Some(name) => problem.hint(format!("did you mean `{name}`?")),
-                None => problem.hint(format!("add a table [upstreams.{}]", self.upstream)),
-            };
-        }
+        let upstream = position(&self.upstream, upstreams, &at.key("upstream"), problems);
+        let fallback = (self.fallback.as_ref())
+            .and_then(|config| config.check((upstreams, upstream), &at.key("fallback"), problems));
         if let HostConfig::Set(host) = &self.host
             && (host.is_empty() || host.bytes().any(|byte| byte <= 0x20 || byte >= 0x7f))
         {
@@ -129,8 +138,24 @@ impl Config {
             non_idempotent: self.retry.non_idempotent,
             host: self.host.clone(),
             upgrade: self.upgrade,
+            breaker: self.breaker.map(BreakerConfig::policy),
+            circuit: None,
+            fallback: fallback.map(Box::new),
         })
     }
+}
+
+/// The position of the upstream with this name.
+pub(super) fn position(name: &str, upstreams: &[&str], at: &At, problems: &mut Problems) -> Option<usize> {
+    let position = upstreams.iter().position(|known| *known == name);
+    if position.is_none() {
+        let problem = problems.add(at, format!("there is no upstream `{name}`"));
+        match crate::closest::closest(name, upstreams.iter().copied()) {
+            Some(name) => problem.hint(format!("did you mean `{name}`?")),
+            None => problem.hint(format!("add a table [upstreams.{name}]")),
+        };
+    }
+    position
 }
 
 /// One try at one endpoint, and what came of it.
@@ -142,7 +167,12 @@ struct Attempt {
 }
 
 impl Forward {
-    /// Sends the request; tries again when that is safe.
+    /// Takes its breaker from those of the process.
+    pub fn load(&mut self, circuits: &Circuits, route: &str) {
+        self.circuit = self.breaker.map(|policy| circuits.circuit(Around::Route, route, policy));
+    }
+
+    /// Sends the request; tries again when that is safe; falls back where that is written.
     pub async fn run(
         &self,
         scene: &Scene<'_>,
@@ -150,6 +180,90 @@ impl Forward {
         request: &mut Request,
     ) -> Result<Acted, Failure> {
         let local = &scene.upstreams[self.upstream];
+        if self.circuit.is_none() && self.fallback.is_none() && local.shared.circuit.is_none() {
+            return self.send(local, scene, exchange, request).await;
+        }
+        // Boxed: other routes carry no room for it.
+        Box::pin(self.guarded(scene, exchange, request)).await
+    }
+
+    /// The same, passing the breakers; falls back where that is written.
+    async fn guarded(
+        &self,
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Acted, Failure> {
+        let had_body = !request.body.is_empty();
+        let acted = match &self.circuit {
+            None => self.through(self.upstream, scene, exchange, request).await,
+            Some(circuit) => match guard::pass(circuit, scene.world) {
+                Ok(passing) => {
+                    let acted = self.through(self.upstream, scene, exchange, request).await;
+                    guard::judge(scene, (circuit, passing), came(&acted));
+                    acted
+                }
+                Err(failure) => Err(failure),
+            },
+        };
+        match self.fallback.as_deref().filter(|fallback| fallback.concerns(came(&acted))) {
+            None => acted,
+            Some(fallback) => {
+                let whole = is_whole(request, had_body);
+                self.fall_back((fallback, acted, whole), scene, exchange, request).await
+            }
+        }
+    }
+
+    /// What happens instead of what came.
+    async fn fall_back(
+        &self,
+        (fallback, acted, whole): (&Fallback, Result<Acted, Failure>, bool),
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Acted, Failure> {
+        match &fallback.then {
+            Then::Upstream(_) if !whole => acted,
+            Then::Upstream(upstream) => {
+                scene.upstreams[self.upstream].cells.fallbacks.add(1);
+                drop(acted);
+                self.through(*upstream, scene, exchange, request).await
+            }
+            Then::Respond(respond) => {
+                scene.upstreams[self.upstream].cells.fallbacks.add(1);
+                exchange.outcome = Outcome::Answered;
+                Ok(Acted::Response(respond.answer(exchange, &request.head)))
+            }
+        }
+    }
+
+    /// Sends it to one upstream, if its breaker and its limit let it.
+    async fn through(
+        &self,
+        upstream: usize,
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Acted, Failure> {
+        let local = &scene.upstreams[upstream];
+        let Some(circuit) = &local.shared.circuit else {
+            return self.send(local, scene, exchange, request).await;
+        };
+        exchange.upstream = Arc::clone(&local.name);
+        let passing = guard::pass(circuit, scene.world)?;
+        let acted = self.send(local, scene, exchange, request).await;
+        guard::judge(scene, (circuit, passing), came(&acted));
+        acted
+    }
+
+    async fn send(
+        &self,
+        local: &Rc<Local>,
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Acted, Failure> {
         exchange.upstream = Arc::clone(&local.name);
         let asked = grpc_timeout(&request.head);
         let timeout = match (self.timeout, asked) {
@@ -193,6 +307,10 @@ impl Forward {
         request: &mut Request,
         (terms, tried): ((Persist, Option<Limit>), &mut Tried),
     ) -> Result<Acted, Failure> {
+        if let Some(gate) = &local.shared.gate {
+            let permit = gate.enter(scene.world).await?;
+            exchange.held.keep(permit, scene.world, exchange.started);
+        }
         let mut failed: Option<Attempt> = None;
         loop {
             let now = scene.world.clock.now();
@@ -264,21 +382,24 @@ impl Forward {
         let has_body = !request.body.is_empty();
         let mut now = started;
         let mut stale_allowed = true;
+        let lost = |failure| Lost { failure, sent: Sent::Nothing, scope: Scope::Exchange };
         loop {
+            let place = match &local.shared.endpoints[index].gate {
+                Some(gate) => Some(gate.enter(scene.world).await.map_err(lost)?),
+                None => None,
+            };
             let pooled = if stale_allowed { reach.pooled(now, care) } else { None };
             let (way, origin) = match pooled {
                 Some(way) => (way, Origin::Reused),
                 // Boxed: a TLS handshake has no room in exchanges that find a connection.
-                None => Box::pin(reach.connect(care)).await.map_err(|failure| {
-                    // Nobody was reached.
-                    Lost { failure, sent: Sent::Nothing, scope: Scope::Exchange }
-                })?,
+                // Failed: nobody was reached.
+                None => Box::pin(reach.connect(care)).await.map_err(lost)?,
             };
             if origin == Origin::Fresh {
                 now = scene.world.clock.now();
             }
             exchange.phases.connected = now.saturating_duration_since(exchange.started);
-            let guard = InFlight::begin(&local.shared.endpoints[index].live);
+            let guard = InFlight::begin(&local.shared.endpoints[index].live).holding(place);
             let until = limit.as_ref().map(|limit| limit.pass_on(scene.world, &mut request.head, now));
             let terms = terms(scene, local, index, (now, total.clone(), until));
             let result = send::exchange(way, request, persist, guard, &terms).await;
@@ -384,6 +505,14 @@ fn terms<'a>(
         interim: scene.interim,
         cells: &local.cells,
     }
+}
+
+/// The status of an answer, or how there is none.
+fn came(acted: &Result<Acted, Failure>) -> Result<u16, Failure> {
+    acted.as_ref().map_err(|failure| *failure).map(|acted| match acted {
+        Acted::Response(response) => response.head.status,
+        Acted::Switched(head, _) => head.status,
+    })
 }
 
 /// Whether the request is still what it was: a body that was pulled is gone, and without it the request would be

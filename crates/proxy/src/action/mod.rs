@@ -1,8 +1,10 @@
 //! What a route does; one file each.
 
 pub mod connect;
+pub mod fallback;
 pub mod forward;
 pub mod forward_proxy;
+mod guard;
 mod record;
 pub mod redirect;
 pub mod respond;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::action::redirect::Redirect;
 use crate::action::respond::Respond;
 use crate::address::Address;
 use crate::consumer;
+use crate::filter::Filter as _;
+use crate::filter::ip_access::IpAccess;
 use crate::pipeline::forwarded;
 use crate::problem::{At, Problems};
 use crate::route::{RouteSpec, Streams, Table, parse_time};
@@ -31,6 +34,8 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
     let listeners = check_listeners(document, &mut problems);
     let upstreams = check_upstreams(document, &mut problems);
     let consumers = consumer::check(&document.consumers, &At::root().key("consumers"), &mut problems);
+    let consumer_limits = document.consumer_limits.as_ref().cloned().unwrap_or_default();
+    let consumer_limits = consumer_limits.check(&At::root().key("consumer_limits"), &mut problems);
     let certificates = certificates::check(document, &mut problems);
     let (tables, streams) = check_matches(document, &mut problems);
     let dns = (document.dns.as_ref())
@@ -44,7 +49,9 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
         .collect();
     let access_log = (document.access_log.as_ref())
         .and_then(|config| config.build(&At::root().key("access_log"), &mut problems));
-    if problems.is_empty() {
+    if let Some(consumer_limits) = consumer_limits
+        && problems.is_empty()
+    {
         let (table, connect) = tables;
         return Ok(Model {
             listeners,
@@ -55,6 +62,7 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
             routes,
             upstreams,
             consumers,
+            consumer_limits,
             certificates,
             access_log,
         });
@@ -64,6 +72,9 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
 
 fn check_process(document: &Document, problems: &mut Problems) {
     let at = At::root().key("process");
+    if document.process.state.as_deref() == Some("") {
+        problems.add(&at.key("state"), "the name of the directory is empty");
+    }
     if let Some(admin) = &document.process.admin {
         let loopback = admin.address.parse::<SocketAddr>().map(|address| address.ip().is_loopback());
         if loopback != Ok(true) {
@@ -179,6 +190,10 @@ fn check_listener(
             Protocol::Udp => 10_000,
             Protocol::Http | Protocol::Tcp | Protocol::Socks5 => u32::MAX,
         }),
+        access: (listener.ip_access.as_ref())
+            .and_then(|config| IpAccess::build(config, &at.key("ip_access"), problems)),
+        connections_per_client: limits.connections_per_client.map(NonZeroU32::get),
+        requests: limits.requests.map(NonZeroU32::get),
         datagram: size(limits.datagram, LONGEST_DATAGRAM).min(LONGEST_DATAGRAM),
         requests_per_connection: limits
             .requests_per_connection
@@ -376,7 +391,8 @@ fn check_route(route: &RouteDocument, upstreams: &[&str], at: &At, problems: &mu
         .filter_map(|(index, config)| config.build(&at.key("filters").index(index), problems))
         .collect();
     let action = check_action(route, upstreams, at, problems)?;
-    Some(Route { name: Arc::from(route.name.as_str()), filters, action })
+    let listeners = route.matches.listeners.clone().into();
+    Some(Route { name: Arc::from(route.name.as_str()), listeners, filters, action })
 }
 
 fn check_action(

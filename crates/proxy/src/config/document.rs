@@ -9,9 +9,11 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::filter::Filter as _;
+use crate::filter::ip_access::IpAccess;
 use crate::pipeline::forwarded::Forwarded;
 use crate::value::{ByteSize, Network, Period};
-use crate::{action, consumer, filter, observe, resolve, route, tls, upstream};
+use crate::{action, consumer, filter, limit, observe, resolve, route, tls, upstream};
 
 /// A Sluice configuration.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -31,6 +33,9 @@ pub struct Document {
     /// Whom the gateway knows, by name: with credentials, groups, limits.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub consumers: BTreeMap<String, consumer::Config>,
+    /// How the limits and quotas of consumers are counted. Default: by this gateway alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consumer_limits: Option<limit::consumer::Config>,
     /// Where names are looked up, for the action forward_proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<resolve::Config>,
@@ -53,6 +58,12 @@ impl Document {
         files.extend(self.upstreams.values().filter_map(|upstream| upstream.tls.as_ref()?.ca()));
         let mut files: Vec<PathBuf> = files.into_iter().map(PathBuf::from).collect();
         files.extend(self.routes.iter().flat_map(|route| &route.filters).flat_map(filter::Config::files));
+        files.extend(
+            self.listeners
+                .values()
+                .filter_map(|listener| listener.ip_access.as_ref())
+                .flat_map(IpAccess::files),
+        );
         files.sort_unstable();
         files.dedup();
         files
@@ -72,6 +83,10 @@ pub struct Process {
     /// How long exchanges may take to finish after TERM. Default "30s".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout: Option<Period>,
+    /// A directory for what must outlive the process: the counts of quotas. It is made when it is not there.
+    /// Default: they are kept in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
     /// Where the configuration is kept. Only "file" so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<Store>,
@@ -119,6 +134,10 @@ pub struct Listener {
     /// versions 1 and 2). Default: nobody is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Who may come in, by address. Others are turned away before anything is read of them; behind trusted
+    /// proxies, where requests tell the address, they get 403.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_access: Option<filter::ip_access::Config>,
     /// How long things may take.
     #[serde(default)]
     pub timeouts: ListenerTimeouts,
@@ -231,6 +250,13 @@ pub struct ListenerLimits {
     /// flows; datagrams of further clients are dropped; default 10000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
+    /// Open connections (or flows) of one client; further ones are closed at once. IPv6 clients are counted by
+    /// their /64. Trusted proxies are not counted. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_per_client: Option<std::num::NonZeroU32>,
+    /// Requests that run at once on all connections; further ones get 503. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests: Option<std::num::NonZeroU32>,
     /// Bytes of a datagram from a client of a UDP listener; longer ones are dropped. Default: what UDP takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub datagram: Option<ByteSize>,

@@ -12,6 +12,8 @@ use super::document::Protocol;
 use crate::action::Action;
 use crate::consumer::Consumers;
 use crate::filter;
+use crate::filter::ip_access::IpAccess;
+use crate::limit;
 use crate::observe::access_log;
 use crate::pipeline::forwarded;
 use crate::resolve;
@@ -39,6 +41,8 @@ pub struct Model {
     pub upstreams: Vec<(Arc<str>, Policy)>,
     /// Whom the gateway knows.
     pub consumers: Arc<Consumers>,
+    /// How their limits are counted.
+    pub consumer_limits: limit::plan::Plan,
     /// Certificates by name.
     pub certificates: Vec<(String, tls::CertificatePolicy)>,
     /// One line for each exchange.
@@ -70,6 +74,8 @@ impl Model {
 pub struct Route {
     /// Its name.
     pub name: Arc<str>,
+    /// The listeners it is for; empty: all of them.
+    pub listeners: Box<[String]>,
     /// Its filters, in the order written.
     pub filters: Vec<filter::Built>,
     /// What it does.
@@ -77,7 +83,7 @@ pub struct Route {
 }
 
 /// A listener, checked: defaults applied.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ListenerPolicy {
     /// Its name.
     pub name: Arc<str>,
@@ -101,6 +107,12 @@ pub struct ListenerPolicy {
     pub body_limit: u64,
     /// The most open connections, or flows.
     pub connections: u32,
+    /// Who may come in.
+    pub access: Option<IpAccess>,
+    /// The most open connections of one client.
+    pub connections_per_client: Option<u32>,
+    /// The most requests at once.
+    pub requests: Option<u32>,
     /// The most bytes of a datagram.
     pub datagram: usize,
     /// Requests of one connection.

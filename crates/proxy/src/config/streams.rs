@@ -102,6 +102,7 @@ fn check_actions(route: &Route, at: &At, problems: &mut Problems) {
     for (key, written) in [
         ("host", forward.host != HostConfig::Preserve),
         ("upgrade", forward.upgrade),
+        ("fallback", forward.fallback.as_ref().is_some_and(|fallback| fallback.respond.is_some())),
         ("retry", !forward.retry.statuses.is_empty() || forward.retry.non_idempotent),
     ] {
         if written {

@@ -136,7 +136,7 @@ mod tests {
         let mut built = ApiKey::build(&config, &at, &mut problems);
         let (shared, consumers) = (Shared::new(b""), fixture::consumers(consumers));
         if let Some(filter) = &mut built {
-            let loading = Loading { shared: &shared, route: "shop", consumers: &consumers, upstreams: &[] };
+            let loading = Loading { consumers: &consumers, ..fixture::loading(&shared) };
             filter.load(&loading, &at, &mut problems);
         }
         let told = || problems.iter().map(|problem| format!("{}: {}", problem.at, problem.message)).collect();

@@ -339,7 +339,7 @@ mod tests {
             let config: Config = toml_edit::de::from_str(toml).unwrap();
             let mut problems = Problems::new();
             let mut filter = BasicAuth::build(&config, &At::root(), &mut problems).unwrap();
-            let loading = Loading { shared: &shared, route: "shop", consumers: &consumers, upstreams: &[] };
+            let loading = Loading { consumers: &consumers, ..fixture::loading(&shared) };
             filter.load(&loading, &At::root(), &mut problems);
             problems.is_empty().then_some(filter).ok_or(problems)
         };

@@ -8,6 +8,7 @@ use sluice_http::{Body, FieldName, Fields, Request, RequestHead, Response, Respo
 use sluice_traffic::breaker::Change;
 
 use super::{Loading, Shared};
+use crate::circuit::Circuit;
 use crate::consumer::{self, Consumers};
 use crate::exchange::{Client, Exchange};
 use crate::facts::Scheme;
@@ -29,6 +30,8 @@ impl Events for Nobody {
     fn shed(&self, _: &Arc<Live>) {}
 
     fn breaker_changed(&self, _: &Upstream, _: usize, _: Change) {}
+
+    fn circuit_changed(&self, _: &Circuit, _: Change) {}
 }
 
 /// A stage. Must be called on a `LocalRuntime`: `#[tokio::test(flavor = "local")]`.
@@ -46,7 +49,7 @@ impl Stage {
 /// What a filter of route "shop" is loaded with where nobody is known.
 pub(crate) fn loading(shared: &Shared) -> Loading<'_> {
     static NOBODY: LazyLock<Arc<Consumers>> = LazyLock::new(Arc::default);
-    Loading { shared, route: "shop", consumers: &NOBODY, upstreams: &[] }
+    Loading { shared, route: "shop", upstream: None, consumers: &NOBODY, upstreams: &[] }
 }
 
 /// The consumers of a table in TOML.

@@ -308,8 +308,8 @@ mod tests {
         let mut problems = Problems::new();
         let mut filter = HmacAuth::build(&config, &At::root(), &mut problems).unwrap();
         let consumers = fixture::consumers(&format!("[anna]\nhmac_keys = {{ k1 = '{SECRET}' }}"));
-        let loading =
-            Loading { shared: &Shared::new(b""), route: "shop", consumers: &consumers, upstreams: &[] };
+        let shared = Shared::new(b"");
+        let loading = Loading { consumers: &consumers, ..fixture::loading(&shared) };
         filter.load(&loading, &At::root(), &mut problems);
         assert!(problems.is_empty(), "{problems:?}");
         filter

@@ -109,8 +109,7 @@ impl Filter for IpAccess {
     }
 
     fn load(&mut self, _loading: &Loading<'_>, at: &At, problems: &mut Problems) {
-        self.allow.load(&at.key("allow_file"), problems);
-        self.deny.load(&at.key("deny_file"), problems);
+        self.read(at, problems);
     }
 
     async fn on_request(
@@ -127,6 +126,12 @@ impl Filter for IpAccess {
 }
 
 impl IpAccess {
+    /// Reads its files.
+    pub fn read(&mut self, at: &At, problems: &mut Problems) {
+        self.allow.load(&at.key("allow_file"), problems);
+        self.deny.load(&at.key("deny_file"), problems);
+    }
+
     /// Whether a client with this address may come in. An IPv4-mapped IPv6 address counts as the IPv4 address.
     pub fn permits(&self, address: IpAddr) -> bool {
         match (self.allow.names(address), self.deny.names(address)) {

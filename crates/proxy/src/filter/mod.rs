@@ -18,10 +18,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sluice_http::{Request, Response};
 
+use crate::bandwidth::Paces;
+use crate::circuit::Circuits;
 use crate::consumer::Consumers;
 use crate::credentials::Verifier;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
+use crate::gates::Gates;
+use crate::limit::Limits;
 use crate::problem::{At, Problems};
 use crate::redis::Connections;
 use crate::scene::Scene;
@@ -30,8 +34,12 @@ use crate::upstream::config::Policy;
 
 pub mod acl;
 pub mod api_key;
+pub mod bandwidth;
 pub mod basic_auth;
+pub mod body_limit;
 mod challenge;
+pub mod concurrency;
+pub mod cors;
 pub mod except;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -43,7 +51,10 @@ pub mod ip_access;
 pub mod jwt;
 pub mod lookup;
 pub mod query_edits;
+pub mod quota;
+pub mod rate_limit;
 pub mod rewrite;
+pub mod security_headers;
 
 /// A step around a route's action. Built once for a snapshot and shared by all workers; the futures stay on
 /// one worker and need not be `Send`.
@@ -111,6 +122,8 @@ pub struct Loading<'a> {
     pub shared: &'a Shared,
     /// The name of its route.
     pub route: &'a str,
+    /// The name of the upstream that the route forwards to, if it does.
+    pub upstream: Option<&'a str>,
     /// Whom the gateway knows.
     pub consumers: &'a Arc<Consumers>,
     /// The upstreams, in the model's order.
@@ -124,6 +137,8 @@ pub struct Shared {
     pub verifier: Arc<Verifier>,
     /// Connections to Redis servers.
     pub redis: Arc<Connections>,
+    /// What limits and quotas have counted.
+    pub limits: Arc<Limits>,
     /// Key sets that others publish.
     pub key_sets: Arc<Remotes>,
     /// Tokens that were found right a moment ago.
@@ -132,6 +147,12 @@ pub struct Shared {
     pub rings: Arc<Rings>,
     /// Tokens that were taken back.
     pub revoked: Arc<Revoked>,
+    /// Limits of what runs at once.
+    pub gates: Arc<Gates>,
+    /// Rates that exchanges share.
+    pub paces: Arc<Paces>,
+    /// Breakers of routes and upstreams.
+    pub circuits: Arc<Circuits>,
 }
 
 impl Shared {
@@ -139,8 +160,10 @@ impl Shared {
     pub fn new(secret: &[u8]) -> Shared {
         let verifier = Verifier::new(secret);
         let tokens = Arc::new(Memory::new(verifier.number(b"tokens")));
-        let (redis, key_sets, rings) = (Arc::default(), Arc::default(), Arc::default());
-        Shared { verifier, redis, key_sets, tokens, rings, revoked: Arc::default() }
+        let (redis, key_sets, revoked) = (Arc::default(), Arc::default(), Arc::default());
+        let (gates, circuits, paces) = (Arc::default(), Arc::default(), Arc::default());
+        let (limits, rings) = (Arc::default(), Arc::default());
+        Shared { verifier, redis, key_sets, tokens, rings, revoked, gates, circuits, paces, limits }
     }
 }
 
@@ -208,6 +231,11 @@ macro_rules! filters {
                 match self { $(Built::$name(_) => <$filter>::NAME,)* }
             }
 
+            /// Whether preflights (Fetch standard) are for it.
+            pub fn answers_preflights(&self) -> bool {
+                matches!(self, Built::Cors(_))
+            }
+
             /// Reads its files; `at` is its place in the list, as for [`Config::build`].
             pub fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
                 match self {
@@ -232,6 +260,10 @@ macro_rules! filters {
 }
 
 filters! {
+    /// Lets pages of other origins use the route.
+    Cors => cors::Cors,
+    /// Tells browsers to be careful.
+    SecurityHeaders => security_headers::SecurityHeaders,
     /// Lets in who proves to be a user, by name and password (RFC 7617).
     BasicAuth => basic_auth::BasicAuth,
     /// Lets in who has a valid token (RFC 7519, RFC 6750).
@@ -246,6 +278,16 @@ filters! {
     Acl => acl::Acl,
     /// Lets in by the client's address.
     IpAccess => ip_access::IpAccess,
+    /// Limits how many exchanges run at once.
+    Concurrency => concurrency::Concurrency,
+    /// Limits how fast bodies and tunnels move.
+    Bandwidth => bandwidth::Bandwidth,
+    /// Limits the bodies of requests.
+    BodyLimit => body_limit::BodyLimit,
+    /// Limits how fast requests come.
+    RateLimit => rate_limit::Limiter,
+    /// Limits how many requests there are in a period.
+    Quota => quota::Limiter,
     /// Edits the fields of requests and responses.
     Headers => headers::Headers,
     /// Changes the path and the query that the endpoint sees.
@@ -335,8 +377,13 @@ mod tests {
         }
         let built = chain(
             "filters = [
-               { basic_auth = { file = 'users' } }, { jwt = { secret = '0123456789abcdef' } }, { api_key = {} }, { hmac = {} },
+               { cors = { origins = ['*'] } }, { security_headers = {} },
+               { basic_auth = { file = 'users' } }, { jwt = { secret = '0123456789abcdef' } },
+               { api_key = {} }, { hmac = {} },
                { forward_auth = { upstream = 'u', path = '/' } }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
+               { concurrency = { limit = 1 } },
+               { bandwidth = { up = '1MiB/s' } }, { body_limit = { limit = '1MiB' } },
+               { rate_limit = { rate = '1/s' } }, { quota = { limit = 1, period = 'day' } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",
         );

@@ -20,7 +20,7 @@ use std::sync::{Mutex, PoisonError};
 use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::key::{Key, Kind};
+use super::key::Key;
 
 /// The name of the file in the directory.
 const FILE: &str = "quotas";
@@ -95,7 +95,10 @@ impl Book {
         }
         file.read_exact_at(&mut head, 0)?;
         if head[..16] != *MAGIC {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("`{FILE}` there is no file of quotas")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("`{FILE}` there is no file of quotas"),
+            ));
         }
         let mut secret = [0; 16];
         secret.copy_from_slice(&head[16..]);
@@ -105,12 +108,15 @@ impl Book {
 
     /// One that is forgotten with the process.
     pub fn in_memory() -> Book {
-        Book { secret: [0; 16].map(|_: u8| fastrand::u8(..)), pages: Mutex::new(Pages::Memory(HashMap::new())) }
+        Book {
+            secret: [0; 16].map(|_: u8| fastrand::u8(..)),
+            pages: Mutex::new(Pages::Memory(HashMap::new())),
+        }
     }
 
     /// Stands for a key of a quota in this book.
     pub(super) fn hash(&self, quota: &str, key: Key<'_>) -> u64 {
-        let kind = [u8::from(key.kind == Kind::Address)];
+        let kind = [key.kind as u8];
         let length = (quota.len() as u64).to_le_bytes();
         let parts: [&[u8]; 5] = [&self.secret, &length, quota.as_bytes(), &kind, key.bytes];
         let digest = parts.iter().fold(Sha256::new(), |digest, part| digest.chain_update(part)).finalize();
@@ -213,7 +219,9 @@ fn last(slot: &[u8; 2 * RECORD]) -> (Option<Record>, usize) {
     let halves = slot.as_chunks::<RECORD>().0;
     let [first, second] = [0, 1].map(|half: usize| halves.get(half).and_then(Record::read));
     match (first, second) {
-        (Some(first), Some(second)) if (second.end, second.count) > (first.end, first.count) => (Some(second), 1),
+        (Some(first), Some(second)) if (second.end, second.count) > (first.end, first.count) => {
+            (Some(second), 1)
+        }
         (Some(first), _) => (Some(first), 0),
         (None, second) => (second, 1),
     }
@@ -287,7 +295,10 @@ mod tests {
         let directory = Directory::new("quota-periods");
         for book in [Book::open(&directory.0).unwrap(), Book::in_memory()] {
             let take = |times| remaining(&book, 7, times);
-            assert_eq!([take((5, 10)), take((5, 10)), take((9, 10)), take((9, 10))], [Some(2), Some(1), Some(0), None]);
+            assert_eq!(
+                [take((5, 10)), take((5, 10)), take((9, 10)), take((9, 10))],
+                [Some(2), Some(1), Some(0), None]
+            );
             // The clock was set back by a period: what was begun ends when it was to end.
             assert_eq!(take((1, 5)), None);
             assert_eq!(take((10, 20)), Some(2));

@@ -28,6 +28,8 @@ pub(super) enum Kind {
     Address,
     /// A name or another value.
     Value,
+    /// The name of a user who is no consumer.
+    User,
 }
 
 /// What a limiter counts by.
@@ -35,7 +37,7 @@ pub(super) enum Kind {
 pub enum Per {
     /// The client's address.
     Client(Prefixes),
-    /// The consumer.
+    /// The consumer, or the user who is none.
     Consumer(Prefixes),
     /// Everything on the route, the listener or the upstream counts together: a name that is known when the
     /// limiter is made, or when a request comes.
@@ -130,9 +132,10 @@ impl Per {
             Per::Listener => return with(Key::value(exchange.client.listener.as_bytes())),
             Per::Upstream => return with(Key::value(b"")),
             Per::Client(prefixes) => prefixes,
-            Per::Consumer(prefixes) => match &exchange.user {
-                Some(name) => return with(Key::value(name.as_bytes())),
-                None => prefixes,
+            Per::Consumer(prefixes) => match (&exchange.consumer, &exchange.user) {
+                (Some(consumer), _) => return with(Key::value(consumer.name.as_bytes())),
+                (None, Some(user)) => return with(Key { kind: Kind::User, bytes: user.as_bytes() }),
+                (None, None) => prefixes,
             },
             Per::Value(expression, prefixes) => match expression.text(&exchange.facts(head)) {
                 Some(text) => return with(Key::value(text.as_bytes())),
@@ -158,7 +161,8 @@ mod tests {
 
     fn per(text: &str) -> Per {
         let mut problems = Problems::new();
-        Per::check(text, Prefixes::default(), &At::root(), &mut problems).unwrap_or_else(|| panic!("{problems:?}"))
+        Per::check(text, Prefixes::default(), &At::root(), &mut problems)
+            .unwrap_or_else(|| panic!("{problems:?}"))
     }
 
     fn key(per: &Per, address: &str, field: Option<&str>) -> (bool, Vec<u8>) {

@@ -1,6 +1,7 @@
 //! Limits: how fast, and how much in a period.
 //!
-//! [`rate`] and [`quota`] are the two limiters; [`key`] says what they count by; [`remote`] counts in Redis,
+//! [`rate`] and [`quota`] are the two limiters, for filters ([`plan`]) and for consumers ([`consumer`]); [`key`]
+//! says what they count by; [`remote`] counts in Redis,
 //! [`book`] on local disk; [`record`] is what an exchange carries of all that, for its answer, the metrics and
 //! the access log. The decisions themselves are those of `sluice_traffic::limit`.
 //!
@@ -10,7 +11,9 @@
 //! bounded for all limiters together ([`ROOM`]), not for each.
 
 pub mod book;
+pub mod consumer;
 pub mod key;
+pub mod plan;
 pub mod quota;
 pub mod rate;
 pub mod record;
@@ -71,9 +74,8 @@ impl Limits {
             return Ok(Arc::clone(book));
         }
         let opened = Arc::new(match self.state.get() {
-            Some(directory) => Book::open(directory).map_err(|error| {
-                format!("quotas cannot be kept in {}: {error}", directory.display())
-            })?,
+            Some(directory) => Book::open(directory)
+                .map_err(|error| format!("quotas cannot be kept in {}: {error}", directory.display()))?,
             None => Book::in_memory(),
         });
         *book = Some(Arc::clone(&opened));

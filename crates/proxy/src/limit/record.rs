@@ -1,14 +1,14 @@
 //! What limiters said to an exchange: for its answer, the metrics and the access log.
 //!
-//! Promise: an exchange that no limiter has anything to tell the client about carries ten bytes of it.
+//! Promise: an exchange that no limiter has anything to tell the client about carries five bytes of it and a pointer.
 
 use std::io::Write as _;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sluice_http::{FieldName, Fields, NameId};
+use sluice_http::{Fields, NameId};
 use sluice_traffic::limit::{Decision, Permit};
 
 use super::{Uncounted, seconds};
@@ -70,8 +70,28 @@ impl Ruling {
     }
 }
 
-/// How often each kind of limiter ruled what, in one exchange.
-pub type Tally = [[u8; Ruling::ALL.len()]; Kind::ALL.len()];
+/// How often each kind of limiter ruled what, in one exchange: fifteen times at most. Every exchange carries it, so
+/// the kinds share bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally([u8; Ruling::ALL.len()]);
+
+impl Tally {
+    fn add(&mut self, kind: Kind, ruling: Ruling) {
+        if self.get(kind, ruling) < 15 {
+            self.0[ruling as usize] += 1 << (4 * kind as u8);
+        }
+    }
+
+    /// How often.
+    pub fn get(&self, kind: Kind, ruling: Ruling) -> u8 {
+        self.0[ruling as usize] >> (4 * kind as u8) & 15
+    }
+
+    /// Whether no limiter has ruled anything.
+    pub fn is_empty(&self) -> bool {
+        *self == Tally::default()
+    }
+}
 
 /// When answers say what is left.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
@@ -129,8 +149,13 @@ struct Told {
 pub struct Record {
     /// For the metrics.
     pub tally: Tally,
-    told: Vec<Told>,
+    /// In a box, which most exchanges do not have: each carries its size.
+    told: Option<Box<List>>,
 }
+
+/// What answers say, of each limiter that has something to say.
+#[derive(Clone, Debug, Default)]
+struct List(Vec<Told>);
 
 impl Record {
     /// Notes what a limiter says; how long the request has to wait.
@@ -163,19 +188,18 @@ impl Record {
         };
         self.count(manner.kind, ruling);
         if ruling == Ruling::Refused || manner.show == Show::Always {
-            self.told.push(Told::new(manner, decision));
+            self.told.get_or_insert_default().0.push(Told::new(manner, decision));
         }
         ended
     }
 
     fn count(&mut self, kind: Kind, ruling: Ruling) {
-        let count = &mut self.tally[kind as usize][ruling as usize];
-        *count = count.saturating_add(1);
+        self.tally.add(kind, ruling);
     }
 
     /// What is worth most notice, in a word; none when there was no limiter.
     pub fn word(&self) -> Option<&'static str> {
-        let ruled = |ruling: &Ruling| self.tally.iter().any(|kind| kind[*ruling as usize] > 0);
+        let ruled = |ruling: &Ruling| self.tally.0[*ruling as usize] > 0;
         Ruling::ALL.iter().rev().find(|ruling| ruled(ruling)).map(|ruling| ruling.word())
     }
 
@@ -183,26 +207,27 @@ impl Record {
     /// (draft-ietf-httpapi-ratelimit-headers-10), X-RateLimit-* of the one that leaves least, and Retry-After
     /// (RFC 9110 section 10.2.3) of the one that refused.
     pub fn tell(&self, fields: &mut Fields) {
+        let Some(list) = &self.told else { return };
         let mut text = Vec::new();
-        let shown = self.told.iter().filter(|told| told.show != Show::Never);
+        let shown = list.0.iter().filter(|told| told.show != Show::Never);
         for told in shown.clone() {
             let Told { name, limit, window, remaining, reset, .. } = told;
-            let mut field = |field: &FieldName, written: std::fmt::Arguments<'_>| {
+            let mut field = |field: NameId, written: std::fmt::Arguments<'_>| {
                 text.clear();
                 // Writing into memory does not fail.
                 let _ = text.write_fmt(written);
                 fields.append(field, &text);
             };
-            field(&NAMES.policy, format_args!("\"{name}\";q={limit};w={window}"));
-            field(&NAMES.rate_limit, format_args!("\"{name}\";r={remaining};t={reset}"));
+            field(NameId::RateLimitPolicy, format_args!("\"{name}\";q={limit};w={window}"));
+            field(NameId::RateLimit, format_args!("\"{name}\";r={remaining};t={reset}"));
         }
-        let mut set = |field: &FieldName, number: u64| fields.set(field, number.to_string().as_bytes());
+        let mut set = |field: NameId, number: u64| fields.set(field, number.to_string().as_bytes());
         if let Some(least) = shown.min_by_key(|told| (told.retry_after.is_none(), told.remaining)) {
-            set(&NAMES.limit, least.limit);
-            set(&NAMES.remaining, least.remaining);
-            set(&NAMES.reset, least.retry_after.unwrap_or(least.reset));
+            set(NameId::XRateLimitLimit, least.limit);
+            set(NameId::XRateLimitRemaining, least.remaining);
+            set(NameId::XRateLimitReset, least.retry_after.unwrap_or(least.reset));
         }
-        if let Some(after) = self.told.iter().filter_map(|told| told.retry_after).max() {
+        if let Some(after) = list.0.iter().filter_map(|told| told.retry_after).max() {
             fields.set(NameId::RetryAfter, after.to_string().as_bytes());
         }
     }
@@ -234,26 +259,6 @@ pub fn shown_name(name: &str) -> Arc<str> {
     name.chars().filter(fit).collect::<String>().into()
 }
 
-struct Names {
-    policy: FieldName,
-    rate_limit: FieldName,
-    limit: FieldName,
-    remaining: FieldName,
-    reset: FieldName,
-}
-
-static NAMES: LazyLock<Names> = LazyLock::new(|| {
-    // They are names: the test below reads them all.
-    let name = |text: &str| FieldName::new(text).unwrap_or_else(|| FieldName::from(NameId::RetryAfter));
-    Names {
-        policy: name("RateLimit-Policy"),
-        rate_limit: name("RateLimit"),
-        limit: name("X-RateLimit-Limit"),
-        remaining: name("X-RateLimit-Remaining"),
-        reset: name("X-RateLimit-Reset"),
-    }
-});
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,7 +275,8 @@ mod tests {
     fn told(record: &Record) -> Vec<String> {
         let mut fields = Fields::new();
         record.tell(&mut fields);
-        let line = |(name, value): (&str, &[u8])| format!("{name}: {}", String::from_utf8_lossy(value));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let line = |(_, name, value): (NameId, &[u8], &[u8])| format!("{}: {}", text(name), text(value));
         fields.iter().map(line).collect()
     }
 
@@ -294,7 +300,9 @@ mod tests {
                 "Retry-After: 1",
             ]
         );
-        assert_eq!((record.word(), record.tally[0]), (Some("refused"), [1, 0, 0, 0, 1]));
+        let counted = |ruling| record.tally.get(Kind::RateLimit, ruling);
+        assert_eq!((counted(Ruling::Passed), counted(Ruling::Refused)), (1, 1));
+        assert_eq!((record.word(), record.tally.get(Kind::Quota, Ruling::Refused)), (Some("refused"), 0));
         let mut record = Record::default();
         let quiet = manner("shop", Force::Enforced, Show::Never);
         assert!(record.note(&quiet, Ok(decision(REFUSED, 0))).is_err());

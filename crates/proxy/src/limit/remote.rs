@@ -15,10 +15,9 @@ use sluice_traffic::limit::bucket::Bucket;
 use sluice_traffic::limit::sliding::{STEPS, Sliding};
 use sluice_traffic::limit::{Decision, Entry, Permit};
 
-use super::key::{Key, Kind};
+use super::key::Key;
 use super::{Limits, OnRedisFailure};
-use crate::problem::{At, Problems};
-use crate::redis::{Redis, Script, Server, Unavailable};
+use crate::redis::{Redis, Script, Unavailable};
 
 /// How long permits that were taken in advance are kept.
 const HOLD: Duration = Duration::from_millis(100);
@@ -49,12 +48,18 @@ struct Grant {
     remaining: u64,
 }
 
-impl Remote {
-    /// What a document says of it, checked: the server, if it names one.
-    pub fn check(shared: Option<&String>, at: &At, problems: &mut Problems) -> Option<Server> {
-        Server::check(shared?, &at.key("shared"), problems)
+impl Grant {
+    fn decision(self) -> Decision {
+        let permit = match (self.count, self.wait) {
+            (0, after) => Permit::Refused(after),
+            (_, Duration::ZERO) => Permit::Now,
+            (_, wait) => Permit::After(wait),
+        };
+        Decision { permit, remaining: self.remaining, reset: self.reset }
     }
+}
 
+impl Remote {
     /// The part of a limiter that `identity` defines.
     pub fn new(redis: Arc<Redis>, identity: &str, on_failure: OnRedisFailure) -> Remote {
         let length = (identity.len() as u64).to_le_bytes();
@@ -63,14 +68,14 @@ impl Remote {
 
     /// Stands for a key.
     pub fn mark(&self, key: Key<'_>) -> Mark {
-        let kind = [u8::from(key.kind == Kind::Address)];
+        let kind = [key.kind as u8];
         let digest = self.digest.clone().chain_update(kind).chain_update(key.bytes).finalize();
         let mut mark = Mark::default();
         mark.iter_mut().zip(digest).for_each(|(byte, from)| *byte = from);
         mark
     }
 
-    /// Asks for one permit. `local` stands for the key in this process; `now` gives the present.
+    /// Asks for one permit; `now` gives the present.
     ///
     /// # Errors
     /// Redis has no answer.
@@ -83,40 +88,36 @@ impl Remote {
     ) -> Result<Decision, Unavailable> {
         // Apart from what is counted here while Redis does not answer.
         let local = local.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15;
-        let batch = count.batch();
-        let wanted = match limits.small.with(local, now(), |entry| Stock::of(entry, now()).take(batch, entry)) {
+        let at = now();
+        let wanted = match limits.small.with(local, at, |entry| take(entry, at, count.batch())) {
             Ok(decision) => return Ok(decision),
             Err(wanted) => wanted,
         };
         let asked = self.ask(count, mark, wanted).await;
-        limits.small.with(local, now(), |entry| {
-            let mut stock = Stock::of(entry, now());
+        let at = now();
+        limits.small.with(local, at, |entry| {
+            let mut stock = Stock::of(entry, at);
             stock.asking &= wanted <= 1;
             match &asked {
-                Ok(grant) if grant.count == 0 => stock.refuse(grant.wait, now(), entry),
-                Ok(grant) => stock.put(grant.count - 1, HOLD.min(grant.reset), now(), entry),
-                Err(_) => stock.put(0, Duration::ZERO, now(), entry),
+                Ok(grant) if grant.count == 0 => stock.refuse(at.after(grant.wait), entry),
+                Ok(grant) => stock.put(grant.count - 1, at.after(HOLD.min(grant.reset)), entry),
+                Err(_) => stock.put(0, at, entry),
             }
         });
-        asked.map(|grant| Decision {
-            permit: match (grant.count, grant.wait) {
-                (0, after) => Permit::Refused(after),
-                (_, Duration::ZERO) => Permit::Now,
-                (_, wait) => Permit::After(wait),
-            },
-            remaining: grant.remaining,
-            reset: grant.reset,
-        })
+        asked.map(Grant::decision)
     }
 
     /// Takes one of a quota whose period has so much left.
     ///
     /// # Errors
     /// Redis has no answer.
-    pub async fn take_of_quota(&self, limit: u64, left: Duration, mark: &Mark) -> Result<Decision, Unavailable> {
-        let grant = self.ask(Count::Quota { limit, left }, mark, 1).await?;
-        let permit = if grant.count > 0 { Permit::Now } else { Permit::Refused(grant.wait) };
-        Ok(Decision { permit, remaining: grant.remaining, reset: grant.reset })
+    pub async fn take_of_quota(
+        &self,
+        limit: u64,
+        left: Duration,
+        mark: &Mark,
+    ) -> Result<Decision, Unavailable> {
+        self.ask(Count::Quota { limit, left }, mark, 1).await.map(Grant::decision)
     }
 
     async fn ask(&self, count: Count<'_>, mark: &Mark, wanted: u64) -> Result<Grant, Unavailable> {
@@ -126,15 +127,16 @@ impl Remote {
                 let [interval, tolerance, wait] = bucket.nanos().map(micros);
                 (&SCRIPTS.bucket, [interval, tolerance, wait])
             }
-            Count::Fixed { limit, period } => (&SCRIPTS.fixed, [limit as f64, period.as_micros() as f64, 0.0]),
+            Count::Fixed { limit, period } => {
+                (&SCRIPTS.fixed, [limit as f64, period.as_micros() as f64, 0.0])
+            }
             Count::Quota { limit, left } => (&SCRIPTS.fixed, [limit as f64, 0.0, left.as_micros() as f64]),
             Count::Sliding(sliding) => {
                 let (limit, step) = sliding.parts();
                 (&SCRIPTS.sliding, [f64::from(limit), micros(step), STEPS as f64])
             }
         };
-        let name = mark.iter().fold("sluice:limit:".to_owned(), |name, byte| format!("{name}{byte:02x}"));
-        let mut call = script.key(name);
+        let mut call = script.key(format!("sluice:limit:{:032x}", u128::from_be_bytes(*mark)));
         arguments.iter().for_each(|argument| _ = call.arg(argument));
         let [count, wait, reset, remaining]: [i64; 4] = self.redis.run(call.arg(wanted)).await?;
         let number = |number: i64| u64::try_from(number).unwrap_or(0);
@@ -174,20 +176,26 @@ impl Count<'_> {
     /// How many permits are taken at once: those of a hundredth of a second, and no more than a twentieth of
     /// what there can be.
     fn batch(self) -> u64 {
-        let (most, tenth_of_second) = match self {
-            Count::Bucket(bucket) => match bucket.nanos() {
-                // What waits is told one by one.
-                [_, _, 1..] => return 1,
-                [interval, ..] => (bucket.burst(), 10_000_000 / interval),
-            },
+        let (most, hundredth) = match self {
+            Count::Bucket(bucket) => {
+                let [interval, _, wait] = bucket.nanos();
+                // Those that wait are told one by one how long.
+                if wait > 0 {
+                    return 1;
+                }
+                (bucket.burst(), 10_000_000 / interval)
+            }
             Count::Fixed { limit, period } => (limit, per_hundredth(limit, period)),
             Count::Sliding(sliding) => {
                 let (limit, step) = sliding.parts();
-                (u64::from(limit), per_hundredth(u64::from(limit), Duration::from_nanos(step) * (STEPS as u32 - 1)))
+                (
+                    u64::from(limit),
+                    per_hundredth(u64::from(limit), Duration::from_nanos(step) * (STEPS as u32 - 1)),
+                )
             }
             Count::Quota { .. } => return 1,
         };
-        tenth_of_second.min(most / 20).max(1)
+        hundredth.min(most / 20).max(1)
     }
 }
 
@@ -212,7 +220,11 @@ const REFUSED: u64 = 1 << 62;
 impl Stock {
     fn of(entry: &Entry<1>, now: Moment) -> Stock {
         let word = if entry.fresh_at > now { entry.state[0] } else { 0 };
-        Stock { permits: word & !(ASKING | REFUSED), asking: word & ASKING != 0, refused: word & REFUSED != 0 }
+        Stock {
+            permits: word & !(ASKING | REFUSED),
+            asking: word & ASKING != 0,
+            refused: word & REFUSED != 0,
+        }
     }
 
     fn write(&self) -> [u64; 1] {
@@ -220,44 +232,44 @@ impl Stock {
         [self.permits | flag(self.asking, ASKING) | flag(self.refused, REFUSED)]
     }
 
-    /// Decides without Redis, or says how many permits to ask for: who asks while somebody else asks for many
-    /// asks for its own.
-    fn take(mut self, batch: u64, entry: &mut Entry<1>) -> Result<Decision, u64> {
-        // `entry.fresh_at` is later than the present wherever something stands in it.
-        let reset = HOLD;
-        if self.refused {
-            let permit = Permit::Refused(Duration::ZERO);
-            return Ok(Decision { permit, remaining: 0, reset });
-        }
-        if self.permits > 0 {
-            self.permits -= 1;
-            entry.state = self.write();
-            return Ok(Decision { permit: Permit::Now, remaining: self.permits, reset });
-        }
-        if self.asking || batch <= 1 {
-            return Err(1);
-        }
-        self.asking = true;
-        *entry = Entry { fresh_at: entry.fresh_at, state: self.write() };
-        Err(batch)
-    }
-
-    fn put(mut self, permits: u64, keep: Duration, now: Moment, entry: &mut Entry<1>) {
-        self.permits += permits;
+    /// Notes permits that were granted beside the one that was needed.
+    fn put(mut self, permits: u64, keep: Moment, entry: &mut Entry<1>) {
         if permits > 0 {
-            self.refused = false;
-            entry.fresh_at = now.after(keep);
+            // What was left is lost: it may be older than these.
+            (self.permits, self.refused) = (permits, false);
+            entry.fresh_at = keep;
         }
         entry.state = self.write();
     }
 
-    fn refuse(mut self, until: Duration, now: Moment, entry: &mut Entry<1>) {
+    fn refuse(mut self, until: Moment, entry: &mut Entry<1>) {
         if self.permits == 0 {
             self.refused = true;
-            entry.fresh_at = now.after(until);
+            entry.fresh_at = until;
         }
         entry.state = self.write();
     }
+}
+
+/// Decides without Redis, or says how many permits to ask for: who asks while somebody else asks for many asks
+/// for its own.
+fn take(entry: &mut Entry<1>, now: Moment, batch: u64) -> Result<Decision, u64> {
+    let mut stock = Stock::of(entry, now);
+    let kept = Duration::from_nanos(entry.fresh_at.since(now));
+    if stock.refused {
+        return Ok(Decision { permit: Permit::Refused(kept), remaining: 0, reset: kept });
+    }
+    if stock.permits > 0 {
+        stock.permits -= 1;
+        entry.state = stock.write();
+        return Ok(Decision { permit: Permit::Now, remaining: stock.permits, reset: kept });
+    }
+    if stock.asking || batch <= 1 {
+        return Err(1);
+    }
+    stock.asking = true;
+    *entry = Entry { fresh_at: now.after(HOLD), state: stock.write() };
+    Err(batch)
 }
 
 struct Scripts {
@@ -290,15 +302,15 @@ static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
     // a: limit, b: the period, or 0 when c is what is left of it. The key goes with the period.
     const FIXED: &str = "local count = tonumber(redis.call('GET', key) or 0)
         local left = redis.call('PTTL', key) * 1000
-        if left < 0 then
+        local is_new = left < 0
+        if is_new then
             left = c
             if b > 0 then left = b - (now + 1700000000000000) % b end
         end
         if count >= a then return {0, left, left, 0} end
         local granted = math.min(wanted, a - count)
-        if redis.call('INCRBY', key, granted) == granted then
-            redis.call('PEXPIRE', key, math.ceil(left / 1000))
-        end
+        redis.call('INCRBY', key, granted)
+        if is_new then redis.call('PEXPIRE', key, math.ceil(left / 1000)) end
         return {granted, 0, left, a - count - granted}";
     // a: limit, b: step, c: steps that are counted. A hash of step to count.
     const SLIDING: &str = "local step = math.floor(now / b)

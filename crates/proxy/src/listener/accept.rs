@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 
-use super::{LocalListener, Open, arrive};
+use super::{LocalListener, arrive};
 use crate::stream::Socket;
 use crate::worker::Worker;
 
@@ -67,7 +67,7 @@ pub async fn run(worker: Rc<Worker>, mut listener: Rc<LocalListener>, socket: Ac
         match accepted {
             Some(Ok((socket, peer))) => {
                 failing = false;
-                serve(&worker, &listener, socket, peer);
+                arrive::arrive(&worker, &listener, socket, peer);
             }
             // The client gave up while it waited; or there are no descriptors: wait for some.
             Some(Err(error)) if is_about_the_client(&error) => {}
@@ -94,15 +94,6 @@ pub async fn run(worker: Rc<Worker>, mut listener: Rc<LocalListener>, socket: Ac
             listener = worker.running().listener(&listener);
         }
     }
-}
-
-fn serve(worker: &Rc<Worker>, listener: &Rc<LocalListener>, socket: Socket, peer: SocketAddr) {
-    let open = Open::count(listener, &worker.connections);
-    let (own, listener) = (Rc::clone(worker), Rc::clone(listener));
-    worker.world.spawn(async move {
-        arrive::arrive(own, listener, socket, peer).await;
-        drop(open);
-    });
 }
 
 fn is_about_the_client(error: &io::Error) -> bool {

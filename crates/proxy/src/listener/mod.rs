@@ -1,6 +1,7 @@
 //! Sockets that accept connections: what runs of them in one snapshot, and each worker's part.
 
 pub mod accept;
+pub mod admit;
 pub mod arrive;
 pub mod proxy_header;
 pub mod secure;

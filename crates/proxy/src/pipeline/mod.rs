@@ -19,10 +19,13 @@ use sluice_http::{Body, Method, NameId, Request, RequestHead, Response, Response
 
 use crate::action::forward::Forward;
 use crate::action::{Acted, Action};
-use crate::config::model::Route;
+use crate::config::model::{Model, Route};
 use crate::exchange::{Exchange, Outcome, Role, TargetForm};
+use crate::facts::Facts;
 use crate::failure::Failure;
-use crate::filter::{self, Flow};
+use crate::filter::{self, Entered, Flow, cors};
+
+use crate::limit::consumer::OfConsumer;
 use crate::listener::LocalListener;
 use crate::relay::End;
 use crate::route::Lookup;
@@ -65,7 +68,7 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
         exchange.form = TargetForm::of(&request.head);
     }
     normalize::origin_form(&mut request.head);
-    let route = match find(place, exchange, request) {
+    let route = match enter(place, exchange).and_then(|()| find(place, exchange, request)) {
         Ok(route) => route,
         Err(failure) => return Handled::Response(fail(place, exchange, request, failure)),
     };
@@ -74,27 +77,58 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
     }
     forwarded::apply(&mut request.head, exchange, &place.listener.shared.forwarded);
     let events = place.worker.events();
-    let entered = filter::request_phase(&route.filters, &place.scene(&events), (exchange, request)).await;
-    let acted = match entered.flow {
-        Ok(Flow::Continue) => act(place, route, exchange, request).await,
-        Ok(Flow::Answer(response)) => {
-            exchange.outcome = Outcome::Answered;
-            Ok(Acted::Response(response))
-        }
-        Err(failure) => Err(failure),
+    let scene = place.scene(&events);
+    let Entered { count, mut flow } =
+        filter::request_phase(&route.filters, &scene, (exchange, request)).await;
+    // Every filter has passed it: it is known who is asking.
+    if let (Ok(Flow::Continue), Some(limits)) = (&flow, limits_of_consumer(place, exchange)) {
+        // In a box, since few consumers have limits: every exchange would carry the size.
+        let held = Box::pin(limits.enforce(scene.world, exchange, &request.head)).await;
+        flow = held.map(|()| Flow::Continue);
+    }
+    let acted = if matches!(flow, Ok(Flow::Continue)) {
+        // So that the future has no room for an answer beside the action's.
+        drop(flow);
+        act(place, &scene, route, (exchange, request)).await
+    } else {
+        exchange.outcome = Outcome::Answered;
+        flow.and_then(|flow| match flow {
+            Flow::Answer(response) => Ok(Acted::Response(response)),
+            Flow::Continue => Err(Failure::Internal),
+        })
     };
     let mut response = match acted {
         Ok(Acted::Switched(head, connection)) => return Handled::Switched(head, connection),
-        Ok(Acted::Response(response)) => response,
+        Ok(Acted::Response(mut response)) => {
+            exchange.limits.tell(&mut response.head.fields);
+            response
+        }
         Err(failure) => fail(place, exchange, request, failure),
     };
-    let mut left = entered.count;
+    let mut left = count;
     while let Err(interrupted) = filter::response_phase(&route.filters, left, exchange, &mut response).await {
         response = fail(place, exchange, request, interrupted.failure);
         left = interrupted.left;
     }
     mark(place, exchange, &mut response);
     Handled::Response(response)
+}
+
+/// Whether the listener lets a request in.
+fn enter(place: &Place<'_>, exchange: &mut Exchange) -> Result<(), Failure> {
+    let shared = &place.listener.shared;
+    // Connections were asked already, but for those of trusted proxies, and those that are older than the list.
+    if shared.access.as_ref().is_some_and(|access| !access.permits(exchange.client.address)) {
+        return Err(Failure::Forbidden);
+    }
+    if let Some(most) = shared.requests {
+        let gate = &place.listener.bound.requests;
+        if gate.limit() != most {
+            gate.set_limit(most);
+        }
+        exchange.held.keep(gate.try_enter()?, &place.worker.world, exchange.started);
+    }
+    Ok(())
 }
 
 /// Finds the route of a connection or flow, and passes it through the filters. `head` stands for a request:
@@ -112,7 +146,7 @@ pub async fn admit<'a>(
     let index = model.streams.find(&exchange.facts(&head), now).ok_or(Failure::NoRoute)?;
     let route = &model.routes[index];
     exchange.route = Arc::clone(&place.running.names[index]);
-    exchange.route_index = Some(index);
+    exchange.route_index = u32::try_from(index).ok();
     // The check of the document lets no other action pass, and no filter that answers.
     let Action::Forward(forward) = &route.action else { return Err(Failure::Internal) };
     let mut request = Request { head, body: Body::Empty };
@@ -153,7 +187,8 @@ fn find<'a>(place: &'a Place<'_>, exchange: &mut Exchange, request: &Request) ->
     let now = place.worker.world.unix(exchange.started).as_secs();
     // A tunnel to where the client likes is only for routes that say so.
     let table = model.table_for(request.head.method).ok_or(Failure::MethodNotAllowed)?;
-    let found = table.find(&exchange.facts(&request.head), now);
+    let preflighted = preflighted(model, &exchange.facts(&request.head), now);
+    let found = preflighted.unwrap_or_else(|| table.find(&exchange.facts(&request.head), now));
     // A forward proxy is asked for names that are not its own.
     if !matches!(found, Lookup::Found { route, .. } if model.routes[route].action.is_proxy()) {
         named?;
@@ -163,7 +198,7 @@ fn find<'a>(place: &'a Place<'_>, exchange: &mut Exchange, request: &Request) ->
             let found = &model.routes[route];
             exchange.params = params;
             exchange.route = Arc::clone(&place.running.names[route]);
-            exchange.route_index = Some(route);
+            exchange.route_index = u32::try_from(route).ok();
             if found.action.is_proxy() {
                 exchange.role = Role::Proxy;
             }
@@ -175,6 +210,16 @@ fn find<'a>(place: &'a Place<'_>, exchange: &mut Exchange, request: &Request) ->
         }
         Lookup::NotFound => Err(Failure::NoRoute),
     }
+}
+
+/// What a preflight finds: the route of the request that it asks for, if that route answers preflights.
+fn preflighted(model: &Model, facts: &Facts<'_>, now: u64) -> Option<Lookup> {
+    let method = cors::asked(facts.head)?;
+    let mut asked = facts.head.clone();
+    asked.set_method(method);
+    let found = model.table.find(&Facts { head: &asked, ..*facts }, now);
+    let answers = |route: usize| model.routes[route].filters.iter().any(filter::Built::answers_preflights);
+    matches!(found, Lookup::Found { route, .. } if answers(route)).then_some(found)
 }
 
 /// A connection opened for one name carries no requests for names of another certificate: who looked at the
@@ -189,17 +234,15 @@ fn check_name(place: &Place<'_>, exchange: &Exchange, request: &Request) -> Resu
 
 async fn act(
     place: &Place<'_>,
+    scene: &Scene<'_>,
     route: &Route,
-    exchange: &mut Exchange,
-    request: &mut Request,
+    (exchange, request): (&mut Exchange, &mut Request),
 ) -> Result<Acted, Failure> {
-    let events = place.worker.events();
-    let scene = place.scene(&events);
     match &route.action {
-        Action::Forward(forward) => forward.run(&scene, exchange, request).await,
+        Action::Forward(forward) => forward.run(scene, exchange, request).await,
         Action::ForwardProxy(proxy) => {
             let outward = place.running.outward.as_deref().ok_or(Failure::Internal)?;
-            Box::pin(proxy.run((&scene, outward), exchange, request)).await
+            Box::pin(proxy.run((scene, outward), exchange, request)).await
         }
         Action::Respond(respond) => {
             exchange.outcome = Outcome::Answered;
@@ -217,10 +260,17 @@ async fn act(
     }
 }
 
+/// The limits in the record of the consumer that is asking, if it has any.
+fn limits_of_consumer<'a>(place: &'a Place<'_>, exchange: &Exchange) -> Option<&'a OfConsumer> {
+    let limits = place.running.snapshot.consumer_limits.get(exchange.consumer.as_ref()?.position)?;
+    (!limits.is_empty()).then_some(limits)
+}
+
 /// The only place in the pipeline where a failure becomes an answer.
 fn fail(place: &Place<'_>, exchange: &mut Exchange, request: &Request, failure: Failure) -> Response {
     exchange.outcome = Outcome::Failed(failure);
     let mut response = problem_answer::answer(failure, exchange, Form::of(&request.head));
+    exchange.limits.tell(&mut response.head.fields);
     mark(place, exchange, &mut response);
     response
 }

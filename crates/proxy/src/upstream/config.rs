@@ -12,11 +12,14 @@ use sluice_traffic::retry::BudgetPolicy;
 use sluice_traffic::{balance, breaker, ejection};
 
 use crate::address::Address;
+use crate::gate::Patience;
 use crate::health;
 use crate::problem::{At, Problems};
 use crate::tls::{ClientPolicy, ClientTls};
 use crate::upstream::limits::or;
-pub use crate::upstream::limits::{BudgetConfig, PoolConfig, PoolPolicy, Timeouts, TimeoutsConfig};
+pub use crate::upstream::limits::{
+    BudgetConfig, ConcurrencyConfig, PoolConfig, PoolPolicy, Timeouts, TimeoutsConfig,
+};
 use crate::upstream::proxy_header::ProxyProtocol;
 use crate::upstream::{affinity, http2};
 use crate::value::{Period, Ratio};
@@ -46,6 +49,13 @@ pub struct Config {
     /// Stops sending to an endpoint while too many of its answers are failures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerConfig>,
+    /// The same for all endpoints together: while it is open nothing is sent to any of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_breaker: Option<BreakerConfig>,
+    /// How many requests and connections run at once at all endpoints together. Default: no limit. `pool` has
+    /// limits for each endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<ConcurrencyConfig>,
     /// When a smaller share of the endpoints than this is available, health is ignored and all of them are
     /// used. Default 0: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -225,6 +235,10 @@ pub struct Policy {
     pub ejection: Option<EjectionPolicy>,
     /// Breaker of each endpoint.
     pub breaker: Option<breaker::Policy>,
+    /// Breaker of all of them.
+    pub group_breaker: Option<breaker::Policy>,
+    /// Requests at once at all of them, and who waits.
+    pub concurrency: Option<(u32, Patience)>,
     /// Below this share of available endpoints health is ignored.
     pub panic_threshold: f64,
     /// Ramp of an endpoint that came back.
@@ -322,6 +336,8 @@ impl Config {
             health,
             ejection: self.ejection.unwrap_or(EjectionSetting::Switch(true)).policy(),
             breaker: self.breaker.map(BreakerConfig::policy),
+            group_breaker: self.group_breaker.map(BreakerConfig::policy),
+            concurrency: self.concurrency.map(ConcurrencyConfig::policy),
             panic_threshold: self.panic_threshold.map_or(0.0, |ratio| ratio.0),
             slow_start: self.slow_start.map(|period| period.0),
             protocol,
@@ -503,7 +519,8 @@ impl EjectionConfig {
 }
 
 impl BreakerConfig {
-    fn policy(self) -> breaker::Policy {
+    /// With defaults.
+    pub fn policy(self) -> breaker::Policy {
         breaker::Policy {
             failure_ratio: self.failure_ratio.map_or(0.5, |ratio| ratio.0),
             window: or(self.window, 10_000),

@@ -1,26 +1,32 @@
 //! How many connections an upstream may have, how long things may take there, and how many retries it bears:
 //! what people write, and the same with defaults.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_traffic::retry::BudgetPolicy;
 
+use crate::gate::Patience;
 use crate::value::{Period, Ratio};
 
 /// Connections to an upstream's endpoints.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoolConfig {
-    /// Idle connections kept for each endpoint by each worker. Default 64; 0 keeps none.
+    /// Idle connections kept for each endpoint by each worker. Default 1024: those that bursts leave behind end
+    /// after `idle_timeout`. 0 keeps none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_idle: Option<u16>,
     /// Connections to each endpoint, of all workers together. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<NonZeroU16>,
-    /// Requests that may wait for a connection to an endpoint at its limit. Default 100.
+    /// Requests that run at each endpoint at once, of all workers together; others are preferred to one that is
+    /// full. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_requests: Option<NonZeroU32>,
+    /// Requests that may wait at an endpoint at a limit. Default 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<u32>,
     /// How long they wait. Default "1s".
@@ -65,6 +71,27 @@ pub struct BudgetConfig {
     pub floor: Option<u16>,
 }
 
+/// How many requests run at once at all endpoints of an upstream together, and who waits.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct ConcurrencyConfig {
+    /// How many.
+    pub limit: NonZeroU32,
+    /// How many more may wait. Default 0: they get 503 at once.
+    #[serde(default)]
+    pub queue: u32,
+    /// How long they wait. Default "1s".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Period>,
+}
+
+impl ConcurrencyConfig {
+    pub(super) fn policy(self) -> (u32, Patience) {
+        let (queue, wait) = (self.queue as usize, or(self.wait, 1_000));
+        (self.limit.get(), Patience { queue, wait, ..Patience::NONE })
+    }
+}
+
 /// Connections, with defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolPolicy {
@@ -72,6 +99,8 @@ pub struct PoolPolicy {
     pub max_idle: usize,
     /// Connections for each endpoint.
     pub max_connections: Option<usize>,
+    /// Requests at once for each endpoint.
+    pub max_requests: Option<u32>,
     /// Waiting requests for each endpoint.
     pub queue: usize,
     /// How long they wait.
@@ -107,8 +136,9 @@ impl BudgetConfig {
 impl PoolConfig {
     pub(super) fn policy(self) -> PoolPolicy {
         PoolPolicy {
-            max_idle: self.max_idle.map_or(64, usize::from),
+            max_idle: self.max_idle.map_or(1024, usize::from),
             max_connections: self.max_connections.map(|count| usize::from(count.get())),
+            max_requests: self.max_requests.map(NonZeroU32::get),
             queue: self.queue.map_or(100, |count| count as usize),
             queue_timeout: or(self.queue_timeout, 1_000),
             idle_timeout: or(self.idle_timeout, 60_000),

@@ -14,6 +14,8 @@ use sluice_traffic::latency::PeakEwma;
 
 pub use sluice_traffic::health::Health;
 
+use crate::gate::Permit;
+
 /// How fast an endpoint's latency is forgotten.
 const LATENCY_MEMORY: Duration = Duration::from_secs(10);
 
@@ -80,13 +82,20 @@ impl Live {
 }
 
 /// An attempt in flight; ends when it is dropped.
-pub struct InFlight(Arc<Live>);
+pub struct InFlight(Arc<Live>, Option<Permit>);
 
 impl InFlight {
     /// Counts an attempt.
     pub fn begin(live: &Arc<Live>) -> InFlight {
         live.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(live))
+        InFlight(Arc::clone(live), None)
+    }
+
+    /// Keeps a place at the endpoint until it ends.
+    pub fn holding(self, place: Option<Permit>) -> InFlight {
+        let mut own = self;
+        own.1 = place;
+        own
     }
 }
 

@@ -35,6 +35,8 @@ use connection::Pool;
 use live::Live;
 
 use crate::address::Address;
+use crate::circuit::Circuit;
+use crate::gates::Limited;
 use crate::observe::metrics::{EndpointCells, Registry, UpstreamCells};
 use crate::tls;
 
@@ -50,6 +52,10 @@ pub struct Upstream {
     pub tls: Option<Arc<tls::Client>>,
     /// Whose passive ejections are decided together.
     pub group: Arc<Group>,
+    /// The breaker of all endpoints together.
+    pub circuit: Option<Circuit>,
+    /// How many may run at once at all of them.
+    pub gate: Option<Limited>,
     /// Affinity cookie values and the endpoints they name.
     pub tokens: HashMap<String, usize>,
 }
@@ -66,6 +72,8 @@ pub struct Endpoint {
     pub live: Arc<Live>,
     /// Places for connections, when they are limited.
     pub limit: Option<Arc<Semaphore>>,
+    /// How many requests may run at it at once.
+    pub gate: Option<Limited>,
     /// The value of the affinity cookie that names it.
     pub token: String,
 }
@@ -77,6 +85,9 @@ pub trait Events {
 
     /// The breaker of an endpoint changed its state.
     fn breaker_changed(&self, upstream: &Upstream, index: usize, change: Change);
+
+    /// The breaker around a route or upstream changed its state.
+    fn circuit_changed(&self, circuit: &Circuit, change: Change);
 }
 
 /// A worker's own part of an upstream.
@@ -171,6 +182,11 @@ impl Endpoint {
             Some(Address::Unix(_)) => "localhost",
             _ => &self.address,
         }
+    }
+
+    /// Whether it may run another request.
+    pub fn has_room(&self) -> bool {
+        self.gate.as_ref().is_none_or(Limited::has_room)
     }
 
     fn member(&self) -> Member<'_> {

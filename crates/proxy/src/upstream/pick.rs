@@ -59,6 +59,16 @@ struct Members<'a> {
     tried: &'a Tried,
     now: Moment,
     candidates: Candidates,
+    crowd: Crowd,
+}
+
+/// What becomes of endpoints that run as many requests as they may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Crowd {
+    /// They are left alone: others have room.
+    Avoided,
+    /// They are taken: a request waits there.
+    Joined,
 }
 
 impl Upstream {
@@ -93,7 +103,7 @@ impl View for Members<'_> {
     }
 
     fn available(&self, index: usize) -> bool {
-        !self.tried.contains(index) && self.candidates.include(self.upstream.standing(index, self.now))
+        self.may_take(index) && (self.crowd == Crowd::Joined || self.upstream.endpoints[index].has_room())
     }
 
     fn weight(&self, index: usize) -> f64 {
@@ -185,7 +195,12 @@ impl Local {
         let standing = |index| upstream.standing(index, now);
         let threshold = upstream.policy.panic_threshold;
         let candidates = selection::candidates(upstream.endpoints.len(), standing, tried, threshold);
-        Members { upstream, tried, now, candidates }
+        let mut members = Members { upstream, tried, now, candidates, crowd: Crowd::Joined };
+        let limited = upstream.policy.pool.max_requests.is_some();
+        if limited && (0..members.len()).any(|at| members.may_take(at) && upstream.endpoints[at].has_room()) {
+            members.crowd = Crowd::Avoided;
+        }
+        members
     }
 
     fn balance(&self, world: &Rc<World>, facts: &Facts<'_>, members: &Members<'_>) -> Option<usize> {
@@ -286,6 +301,11 @@ impl Members<'_> {
     /// Whether an endpoint may keep a client that is bound to it: a draining one may.
     fn keep(&self, index: usize) -> bool {
         !self.tried.contains(index) && self.upstream.standing(index, self.now).keeps_affinity()
+    }
+
+    /// Whether an endpoint takes traffic, whatever else it does.
+    fn may_take(&self, index: usize) -> bool {
+        !self.tried.contains(index) && self.candidates.include(self.upstream.standing(index, self.now))
     }
 }
 

@@ -24,6 +24,7 @@ const MOST: usize = 256;
 const POOLS: PoolPolicy = PoolPolicy {
     max_idle: 8,
     max_connections: None,
+    max_requests: None,
     queue: 0,
     queue_timeout: Duration::ZERO,
     idle_timeout: Duration::from_secs(30),

@@ -13,6 +13,7 @@ use sluice_http::{Request, RequestHead, Version};
 use super::answer::{Ended, Writing};
 use super::conn::{Expects, NoHead};
 use super::{Next, Session};
+use crate::bandwidth;
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Connection, Failure};
 use crate::listener::LocalListener;
@@ -20,7 +21,7 @@ use crate::observe::access_log::Captured;
 use crate::pipeline::problem_answer::{self, Form};
 use crate::pipeline::{self, Handled, Place};
 use crate::protocol::http2;
-use crate::relay::{self, End};
+use crate::relay::End;
 use crate::worker::Running;
 
 /// Runs one exchange and says when it ended. `served` counts the requests of this connection, this one
@@ -154,7 +155,8 @@ async fn tunnel(
     let idle = listener.shared.timeouts.idle;
     let mut client = Rc::clone(&session.conn);
     let world = &session.arrival.worker.world;
-    let relayed = relay::run(&mut client, &mut *endpoint, idle, world).await;
+    let relayed =
+        bandwidth::relay((&mut client, &mut *endpoint), exchange.throttle.as_deref(), (idle, world)).await;
     (exchange.received, exchange.sent) = (relayed.up, relayed.down);
 }
 

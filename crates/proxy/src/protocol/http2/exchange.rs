@@ -15,6 +15,7 @@ use sluice_http::{Body, Method, NameId, Request, RequestHead, ResponseHead};
 
 use super::body::{Received, Reply, Terms, body};
 use super::{Session, answer};
+use crate::bandwidth;
 use crate::exchange::{Exchange, Outcome, TargetForm};
 use crate::failure::Failure;
 use crate::h2_message;
@@ -23,7 +24,7 @@ use crate::listener::LocalListener;
 use crate::observe::access_log::Captured;
 use crate::pipeline::problem_answer::{self, Form};
 use crate::pipeline::{self, Handled, Place};
-use crate::relay::{self, End};
+use crate::relay::End;
 use crate::worker::Running;
 
 /// Runs one exchange.
@@ -208,7 +209,9 @@ impl Setting<'_> {
         let mut client = StreamEnd::new(send, receive);
         let idle = self.listener.shared.timeouts.idle;
         let world = &self.session.arrival.worker.world;
-        let relayed = relay::run(&mut client, &mut *endpoint, idle, world).await;
+        let relayed =
+            bandwidth::relay((&mut client, &mut *endpoint), exchange.throttle.as_deref(), (idle, world))
+                .await;
         (exchange.received, exchange.sent) = (relayed.up, relayed.down);
     }
 }

@@ -13,12 +13,13 @@ use std::task::Poll;
 use sluice_http::RequestHead;
 
 use super::Arrival;
+use crate::bandwidth;
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::Failure;
 use crate::listener::LocalListener;
 use crate::observe::access_log::Captured;
 use crate::pipeline::{self, Place, finish};
-use crate::relay::{self, End as _, Ended, Relayed};
+use crate::relay::{End as _, Ended, Relayed};
 use crate::stream::Socket;
 use crate::wire::Link;
 use crate::worker::Running;
@@ -74,7 +75,8 @@ async fn run(
     let (forward, head) = pipeline::admit(&place, exchange, head).await?;
     let events = worker.events();
     let mut endpoint = forward.connect(&place.scene(&events), exchange, &head).await?;
-    Ok(relay::run(link, &mut *endpoint, listener.shared.timeouts.idle, &worker.world).await)
+    let patience = (listener.shared.timeouts.idle, &*worker.world);
+    Ok(bandwidth::relay((link, &mut *endpoint), exchange.throttle.as_deref(), patience).await)
 }
 
 /// What stands for a request where routes and balancers want one: its host is the server name.

@@ -28,6 +28,7 @@ use super::tcp::stand_in;
 use crate::exchange::{Exchange, Outcome};
 use crate::facts::Scheme;
 use crate::failure::Failure;
+use crate::listener::admit::admit;
 use crate::listener::{LocalListener, Open};
 use crate::observe::access_log::Captured;
 use crate::pipeline::{self, Place, finish};
@@ -134,6 +135,10 @@ impl Port {
     fn begin(self: &Rc<Self>, listener: &Rc<LocalListener>, client: SocketAddr, datagram: &[u8]) {
         let (worker, now) = (&self.worker, self.worker.world.clock.now());
         let arrival = Arrival { worker: Rc::clone(worker), peer: client, scheme: Scheme::Http, tls: None };
+        let counted = match admit(listener, client.ip()) {
+            Ok(counted) => counted,
+            Err(_counted) => return listener.cells.dropped.add(1),
+        };
         let mut exchange = arrival.begin(listener, now, None);
         let running = worker.running();
         let begun = self.route(listener, &running, &mut exchange).and_then(|(local, choice)| {
@@ -160,7 +165,7 @@ impl Port {
         let (port, beginning) = (Rc::clone(self), Beginning { exchange, running, local, choice });
         worker.world.spawn(async move {
             flow::run(port, flow, client, beginning).await;
-            drop(open);
+            drop((open, counted));
         });
     }
 
