@@ -462,10 +462,12 @@ mod tests {
         }
         let neighbour = (now, address("2001:db8::2"));
         assert_eq!(verifier.admit(&users, claim("anna", "more"), neighbour).await, Err(Failure::Overloaded));
-        drop(turns);
-        let other = verifier.admit(&users, claim("anna", "correct horse"), (now, address("2001:db8:0:1::1")));
-        assert!(other.await.is_ok(), "it has a place, behind those that wait");
-        drop(waiting);
+        let elsewhere = (now, address("2001:db8:0:1::1"));
+        let mut other = Box::pin(verifier.admit(&users, claim("anna", "correct horse"), elsewhere));
+        let first = std::future::poll_fn(|cx| std::task::Poll::Ready(other.as_mut().poll(cx))).await;
+        assert!(first.is_pending(), "it has a place, behind those that wait");
+        drop((waiting, turns));
+        assert!(other.await.is_ok());
         all_places(&verifier).await;
         assert!(verifier.by_client.lock().unwrap().is_empty(), "nothing stays behind");
     }
