@@ -5,6 +5,7 @@
 //! reads Proxy-Authorization and answers 407.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -170,7 +171,7 @@ impl Filter for BasicAuth {
             lines.next().filter(|_| lines.next().is_none()).and_then(decode)
         };
         let admitted = match decoded.as_deref().and_then(claim) {
-            Some(claim) => self.admit(claim, exchange.started).await,
+            Some(claim) => self.admit(claim, (exchange.started, exchange.client.address)).await,
             None => Err(Failure::Unauthenticated),
         };
         match admitted {
@@ -189,14 +190,19 @@ impl Filter for BasicAuth {
 }
 
 impl BasicAuth {
-    /// The user whose name and password these are; for protocols that carry them in another way. `now` is the
-    /// present. Cancel-safe.
+    /// The user whose name and password these are; for protocols that carry them in another way. `from`
+    /// is the present and the client's address. Cancel-safe.
     ///
     /// # Errors
     /// [`Failure::Unauthenticated`] when there is none, [`Failure::Overloaded`] when too many passwords wait
     /// to be checked.
-    pub async fn verify(&self, user: &str, password: &[u8], now: Instant) -> Result<Arc<str>, Failure> {
-        self.admit(Claim { user, password }, now).await
+    pub async fn verify(
+        &self,
+        user: &str,
+        password: &[u8],
+        from: (Instant, IpAddr),
+    ) -> Result<Arc<str>, Failure> {
+        self.admit(Claim { user, password }, from).await
     }
 
     /// Notes who it is; a consumer may be turned away.
@@ -206,9 +212,9 @@ impl BasicAuth {
         consumer.map_or(Ok(()), |consumer| identify(exchange, consumer))
     }
 
-    async fn admit(&self, claim: Claim<'_>, now: Instant) -> Result<Arc<str>, Failure> {
+    async fn admit(&self, claim: Claim<'_>, from: (Instant, IpAddr)) -> Result<Arc<str>, Failure> {
         match &self.verifier {
-            Some(verifier) => verifier.admit(&self.users, claim, now).await,
+            Some(verifier) => verifier.admit(&self.users, claim, from).await,
             None => Err(Failure::Internal),
         }
     }
@@ -315,7 +321,7 @@ mod tests {
         let file = TextFile::new("basic-auth", format!("bob:{HASH}\n").as_bytes());
         let toml = format!("file = '{}'", file.0.display());
         let filter = build(&toml).unwrap();
-        let now = fixture::exchange("/").started;
+        let now = (fixture::exchange("/").started, IpAddr::from([127, 0, 0, 1]));
         assert_eq!(filter.verify("bob", b"pass:word", now).await, Ok("bob".into()));
         assert_eq!(filter.verify("bob", b"wrong", now).await, Err(Failure::Unauthenticated));
         let config: Config = toml_edit::de::from_str(&toml).unwrap();
