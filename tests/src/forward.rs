@@ -274,8 +274,24 @@ fn is_gauge_of_open(sample: &str) -> bool {
 }
 
 mod with_peers {
-    use super::*;
     use sluice_testkit::{Peer, Scratch};
+
+    use super::*;
+    use crate::setup::Lines;
+
+    #[tokio::test]
+    async fn a_real_haproxy_stands_behind_it_in_three_protocols() {
+        let origin = Origin::start(Reply::ok("from behind haproxy")).await;
+        for (words, upstream) in
+            [("", ""), ("proto h2", "protocol = \"http2\""), ("accept-proxy", "proxy_protocol = \"v2\"")]
+        {
+            let haproxy = Peer::haproxy(origin.address(), words).await;
+            let gateway = Lines { upstream, ..Lines::default() }.start(&[haproxy.address()]).await;
+            let body = Some("from behind haproxy".into());
+            let load = Load { connections: 4, requests: 200, body, ..Load::default() };
+            load.run(gateway.address("web")).await.assert_clean();
+        }
+    }
 
     #[tokio::test]
     async fn a_real_nginx_and_a_real_python_server_stand_behind_it() {

@@ -219,11 +219,11 @@ async fn an_endpoint_that_cannot_be_reached_is_passed_over() {
 async fn a_connection_that_finds_no_endpoint_is_closed_and_counted() {
     let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let gateway = Tcp::default().start(&[nobody]).await;
-    Wire::connect(gateway.address("db")).await.expect_closed().await;
+    Wire::refused_by(gateway.address("db")).await;
     wait_failure(&gateway, "connect-failed").await;
     let elsewhere = Tcp { matches: "source = [\"192.0.2.0/24\"]", ..Tcp::default() };
     assert_eq!(gateway.reload(&elsewhere.document(&[nobody])).await.status, 200);
-    Wire::connect(gateway.address("db")).await.expect_closed().await;
+    Wire::refused_by(gateway.address("db")).await;
     wait_failure(&gateway, "no-route").await;
 }
 
@@ -234,7 +234,7 @@ async fn places_are_limited_and_their_queue_too() {
         Tcp { upstream: "pool = { max_connections = 1, queue_timeout = \"100ms\" }", ..Tcp::default() };
     let gateway = lines.start(&[origin.address()]).await;
     let (client, mut endpoint) = tunnel(&origin, &gateway).await;
-    Wire::connect(gateway.address("db")).await.expect_closed().await;
+    Wire::refused_by(gateway.address("db")).await;
     wait_failure(&gateway, "overloaded").await;
     drop(client);
     endpoint.expect_closed().await;
@@ -365,7 +365,7 @@ async fn tls_passes_through_to_the_endpoint_of_its_server_name() {
     let mut endpoint = plain.accept().await;
     endpoint.expect("not TLS").await;
     // A route asks for a name, so the client's first bytes are waited for, but not for ever.
-    Wire::connect(address).await.expect_closed().await;
+    Wire::refused_by(address).await;
     wait_failure(&gateway, "client-timeout").await;
 }
 

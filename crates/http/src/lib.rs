@@ -3,7 +3,7 @@
 //! Sans-I/O: everything in [`h1`] takes bytes and gives heads, pieces of bodies and bytes. Sockets, timers
 //! and pools are the caller's (crate `sluice-proxy`), so fuzzers and simulations need none of them. The same
 //! goes for what stands before or beside HTTP on a connection: [`proxy_protocol`], [`socks5`],
-//! [`grpc`], and in [`h2`] the watch over what a client's frames cost.
+//! [`grpc`], [`websocket`], and in [`h2`] the watch over what a client's frames cost.
 //!
 //! Read in this order: [`name`], [`fields`](Fields), [`head`](RequestHead), [`body`](Body), then `h1`:
 //! `scan` (where does the head end), `parse` (bytes to head and framing), `decode` (body), `encode`.
@@ -17,8 +17,9 @@ pub mod h2;
 mod head;
 pub mod name;
 pub mod proxy_protocol;
-mod reasons;
+pub mod reasons;
 pub mod socks5;
+pub mod websocket;
 
 pub use body::{Body, BodyError, Frame, Request, Response, Source};
 pub use fields::Fields;

@@ -53,6 +53,7 @@ names! {
     MaxForwards = "Max-Forwards", Origin = "Origin", Pragma = "Pragma", Priority = "Priority",
     ProxyAuthenticate = "Proxy-Authenticate", ProxyAuthorization = "Proxy-Authorization",
     ProxyConnection = "Proxy-Connection", ProxyStatus = "Proxy-Status", Range = "Range",
+    RateLimit = "RateLimit", RateLimitPolicy = "RateLimit-Policy",
     Referer = "Referer", RetryAfter = "Retry-After", SecFetchDest = "Sec-Fetch-Dest",
     SecFetchMode = "Sec-Fetch-Mode", SecFetchSite = "Sec-Fetch-Site",
     SecWebSocketAccept = "Sec-WebSocket-Accept", SecWebSocketKey = "Sec-WebSocket-Key",
@@ -64,7 +65,8 @@ names! {
     Via = "Via", Warning = "Warning", WwwAuthenticate = "WWW-Authenticate",
     XContentTypeOptions = "X-Content-Type-Options", XForwardedFor = "X-Forwarded-For",
     XForwardedHost = "X-Forwarded-Host", XForwardedPort = "X-Forwarded-Port",
-    XForwardedProto = "X-Forwarded-Proto", XFrameOptions = "X-Frame-Options", XRealIp = "X-Real-IP",
+    XForwardedProto = "X-Forwarded-Proto", XFrameOptions = "X-Frame-Options", XRateLimitLimit = "X-RateLimit-Limit",
+    XRateLimitRemaining = "X-RateLimit-Remaining", XRateLimitReset = "X-RateLimit-Reset", XRealIp = "X-Real-IP",
     XRequestId = "X-Request-Id", XRequestedWith = "X-Requested-With",
 }
 

@@ -2,6 +2,8 @@
 
 /// Expands to the enum, its `ALL`, `code()`, `Display` and `Error`. The codes label counters, the texts go to
 /// logs; neither holds anything of the bytes that were refused.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! reasons {
     ($(#[$doc:meta])* pub enum $of:ident { $($name:ident $code:literal $text:literal,)* }) => {
         $(#[$doc])*
@@ -29,4 +31,4 @@ macro_rules! reasons {
     };
 }
 
-pub(crate) use reasons;
+pub use reasons;

@@ -14,6 +14,7 @@ use crate::consumer::{Claims, Consumer};
 use crate::facts::{Facts, Identity, Params, Scheme};
 use crate::failure::Failure;
 use crate::gate::Held;
+use crate::limit;
 use crate::tls::Secured;
 
 /// Who is asking, and through which listener.
@@ -137,7 +138,7 @@ pub struct Exchange {
     /// The route's name; empty before one is found.
     pub route: Arc<str>,
     /// The route's position in the model.
-    pub route_index: Option<usize>,
+    pub route_index: Option<u32>,
     /// What we are for the client.
     pub role: Role,
     /// The user whose credentials were found right.
@@ -168,6 +169,8 @@ pub struct Exchange {
     pub allow: Box<str>,
     /// Which credentials are asked for, for 401 and 407 (RFC 9110 section 11.6.1).
     pub challenge: Arc<str>,
+    /// What limits and quotas said.
+    pub limits: limit::record::Record,
     /// What the client of a gRPC-Web request that was translated to gRPC reads.
     pub grpc_web: Option<GrpcWeb>,
     /// Whether a page of another origin may read the answer.
@@ -206,6 +209,7 @@ impl Exchange {
             sent: 0,
             allow: Box::default(),
             challenge: none,
+            limits: limit::record::Record::default(),
             grpc_web: None,
             cross_origin: None,
             throttle: None,

@@ -5,6 +5,7 @@
 //! never reach them.
 
 use sluice_http::h1::Refusal;
+use sluice_http::{Fields, NameId};
 
 /// Whose fault it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,10 +113,14 @@ failures! {
         "Credentials are missing or not valid." "a filter asked for credentials"
     ProxyUnauthenticated "proxy-unauthenticated" Gateway 407 16 No Keep "http_request_denied"
         "Credentials for this proxy are missing or not valid." "a filter of a forward proxy's route asked for credentials"
+    AuthUnavailable "auth-unavailable" Gateway 503 14 No Keep "destination_unavailable"
+        "Credentials cannot be checked at the moment." "what credentials are checked with cannot be reached: a key set (JWKS), the service of forward_auth, or Redis"
     Forbidden "forbidden" Gateway 403 7 No Keep "http_request_denied"
         "This request is not allowed." "a filter denied the request"
     RateLimited "rate-limited" Gateway 429 8 No Keep "http_request_denied"
         "Too many requests." "a rate limit or quota is used up"
+    LimitUnavailable "limit-unavailable" Gateway 503 14 No Keep "destination_unavailable"
+        "The service is not available." "what a limit or quota has counted cannot be read: Redis does not answer and on_redis_failure is \"deny\", or the file in `state` of `process` cannot be written or is full"
     Overloaded "overloaded" Gateway 503 14 No Keep "connection_limit_reached"
         "The service is overloaded." "a connection limit was reached and the queue was full or its deadline passed"
     Draining "draining" Gateway 503 14 No Close "http_request_error"
@@ -166,6 +171,14 @@ impl Failure {
     /// Its row of the table.
     pub fn row(self) -> &'static Row {
         &TABLE[self as usize]
+    }
+
+    /// Says it as gRPC does, in a head without a body or in trailers.
+    pub fn tell_grpc(self, fields: &mut Fields) {
+        let row = self.row();
+        fields.append(NameId::GrpcStatus, row.grpc.to_string().as_bytes());
+        // The sentences are plain ASCII without "%": nothing in them needs gRPC's percent-encoding.
+        fields.append(NameId::GrpcMessage, row.public.as_bytes());
     }
 
     /// Its stable code.

@@ -9,7 +9,8 @@
 //! * breakers of routes and upstreams, and limits of what runs at once: by name, in `filter::Shared`;
 //! * counters: by their labels, in the metrics registry;
 //! * health check tasks: as long as the check is the same, in `health::monitor`;
-//! * which passwords were found right a moment ago: in `filter::Shared`;
+//! * which passwords were found right a moment ago, connections to Redis, what limits and quotas have counted: in
+//!   `filter::Shared`;
 //! * TLS sessions: as long as a listener's or upstream's TLS and the files it names are the same, in
 //!   `tls::Loaded`; those of clients also over a change of certificates;
 //! * the access log's file: as long as its configuration is the same, here.
@@ -24,11 +25,12 @@ use tokio::sync::Semaphore;
 use crate::action::Action;
 use crate::address::Address;
 use crate::circuit::Around;
-use crate::config::document::Document;
+use crate::config::document::{Document, Process};
 use crate::config::model::{ListenerPolicy, Model};
 use crate::filter;
 use crate::gate::Patience;
 use crate::gates::Limited;
+use crate::limit::consumer::OfConsumer;
 use crate::observe::access_log::AccessLog;
 use crate::observe::diagnostic::Diagnostics;
 use crate::observe::metrics::Registry;
@@ -57,6 +59,8 @@ pub struct Snapshot {
     pub log: Option<Arc<AccessLog>>,
     /// What the filters share.
     pub shared: filter::Shared,
+    /// The limits of each consumer, by its position.
+    pub consumer_limits: Vec<OfConsumer>,
 }
 
 /// A snapshot that is ready to run, with the sockets that are new in it: for each worker one of each.
@@ -77,9 +81,11 @@ pub fn build(
     observe: (&Registry, &Diagnostics),
 ) -> Result<Built, Problems> {
     let mut problems = Problems::new();
-    let shared = before.map_or_else(|| filter::Shared::new(secret), |before| before.shared.clone());
+    let shared =
+        before.map_or_else(|| start(secret, &document.process, observe), |before| before.shared.clone());
     load_lists(&mut model, &mut problems);
     load_filters(&mut model, &shared, &mut problems);
+    let consumer_limits = consumer_limits(&model, &shared, &mut problems);
     let now = now.as_secs().try_into().unwrap_or(i64::MAX);
     let tls = tls::Loaded::load(&model.tls(), before.map(|before| &before.tls), now, &mut problems);
     let upstreams = upstreams(&model, before, (secret, &tls, &shared), &mut problems);
@@ -92,9 +98,26 @@ pub fn build(
         observe.1.warn(caution, &[]);
     }
     let revision = before.map_or(1, |before| before.revision + 1);
-    let snapshot = Snapshot { revision, document, model, upstreams, listeners, tls, log, shared };
+    let snapshot =
+        Snapshot { revision, document, model, upstreams, listeners, tls, log, shared, consumer_limits };
     let snapshot = Arc::new(snapshot);
     Ok(Built { snapshot, sockets })
+}
+
+/// What filters share in a process that starts.
+fn start(
+    secret: &[u8],
+    process: &Process,
+    (registry, diagnostics): (&Registry, &Diagnostics),
+) -> filter::Shared {
+    let shared = filter::Shared::new(secret);
+    if let Some(state) = &process.state {
+        shared.limits.keep_in(state.into());
+    }
+    shared.redis.report_to(diagnostics);
+    shared.key_sets.report_to(diagnostics);
+    registry.register(shared.redis.clone());
+    shared
 }
 
 /// Reads the lists of who may come in through listeners.
@@ -109,19 +132,44 @@ fn load_lists(model: &mut Model, problems: &mut Problems) {
     }
 }
 
-/// Reads the files of filters.
+/// Reads the files of filters, and of actions that have some.
 fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Problems) {
-    let at = At::root().key("routes");
+    let routes = At::root().key("routes");
     for (route, place) in model.routes.iter_mut().zip(0..) {
-        let at = at.index(place).key("filters");
-        let loading = filter::Loading { shared, route: &route.name, consumers: &model.consumers };
+        let route_at = routes.index(place);
+        let at = route_at.key("filters");
         if let Action::Forward(forward) = &mut route.action {
             forward.load(&shared.circuits, &route.name);
         }
+        let upstream = match &route.action {
+            Action::Forward(forward) => model.upstreams.get(forward.upstream).map(|(name, _)| &**name),
+            _ => None,
+        };
+        let loading = filter::Loading {
+            shared,
+            route: &route.name,
+            upstream,
+            consumers: &model.consumers,
+            upstreams: &model.upstreams,
+        };
         for (filter, place) in route.filters.iter_mut().zip(0..) {
             filter.load(&loading, &at.index(place), problems);
         }
+        if let Action::Token(token) = &mut route.action {
+            let who = (&model.consumers, &shared.verifier);
+            token.load(who, (&shared.rings, &shared.revoked), &route_at.key("token"), problems);
+        }
     }
+}
+
+/// The limits of each consumer, by its position.
+fn consumer_limits(model: &Model, shared: &filter::Shared, problems: &mut Problems) -> Vec<OfConsumer> {
+    let at = At::root().key("consumer_limits");
+    let places = (&*shared.redis, &shared.limits);
+    let consumers = model.consumers.all().iter();
+    consumers
+        .map(|consumer| OfConsumer::load(consumer, &model.consumer_limits, places, &at, problems))
+        .collect()
 }
 
 fn upstreams(

@@ -1,18 +1,8 @@
 //! What the opening handshake of WebSocket needs where one side upgrades an HTTP/1.1 connection and the other
 //! uses an extended CONNECT (RFC 8441).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use sha1::{Digest as _, Sha1};
+use sluice_http::websocket::accept;
 use sluice_http::{NameId, RequestHead, ResponseHead};
-
-/// RFC 6455 section 1.3.
-const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
-/// The value of Sec-WebSocket-Accept that answers a Sec-WebSocket-Key.
-pub fn accept(key: &[u8]) -> String {
-    STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
-}
 
 /// The 101 that tells an HTTP/1.1 client what a 2xx to an extended CONNECT said.
 pub fn switched(mut head: ResponseHead, request: &RequestHead) -> ResponseHead {
@@ -30,11 +20,6 @@ pub fn switched(mut head: ResponseHead, request: &RequestHead) -> ResponseHead {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_is_accepted_as_the_rfc_shows() {
-        assert_eq!(accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    }
 
     #[test]
     fn the_first_protocol_asked_for_is_the_one_switched_to() {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::{cert, check, config, demo, explain, hash_password, reference, reload, run};
+use crate::{cert, check, config, demo, explain, hash_password, make_key, reference, reload, run};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,8 @@ enum Command {
     ///
     /// The password is the first line of standard input; on a terminal it is asked for, twice, and not shown.
     HashPassword(HashPasswordArgs),
+    /// Make an API key and its hash, for a consumer.
+    MakeKey(MakeKeyArgs),
     /// Print a completion script.
     Completions {
         /// The shell.
@@ -187,6 +189,13 @@ pub(crate) struct HashPasswordArgs {
     pub(crate) bcrypt: bool,
 }
 
+#[derive(Args)]
+pub(crate) struct MakeKeyArgs {
+    /// What the key begins with, so that it is known where it is found: "PREFIX_...".
+    #[arg(long, default_value = "sk")]
+    pub(crate) prefix: String,
+}
+
 #[derive(Subcommand)]
 enum RouteCommand {
     /// Say which route a request takes, why, and where it would go.
@@ -266,6 +275,7 @@ pub fn main() -> Exit {
         Command::Config(ConfigCommand::Schema) => config::schema(),
         Command::Config(ConfigCommand::Show(args)) => config::show(&args),
         Command::HashPassword(args) => hash_password::hash_password(&args),
+        Command::MakeKey(args) => make_key::make_key(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut script);

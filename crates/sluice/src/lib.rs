@@ -12,6 +12,7 @@ mod documents;
 mod explain;
 mod handover;
 mod hash_password;
+mod make_key;
 mod reference;
 mod reload;
 mod run;

@@ -24,10 +24,25 @@ pub struct Peer {
     scratch: Scratch,
 }
 
-/// A port that was free a moment ago. Only for programs that cannot say which port they got.
+/// A port where nobody listens, or that a program can have which cannot say which port it got. It is none of
+/// those that the system gives to whoever asks for port 0: nobody gets it by chance meanwhile.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Where the first of a process stands, so that processes beside each other seldom try the same.
+    let start = std::process::id().wrapping_mul(61) % PORTS;
+    for _ in 0..PORTS {
+        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = FIRST_PORT + ((start + step) % PORTS) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free from {FIRST_PORT} on");
 }
+
+/// Linux gives ports from 32768 on.
+const FIRST_PORT: u16 = 12_000;
+const PORTS: u32 = 20_000;
 
 /// A loopback address that no other part of the tests listens on, so that a port of it is still free when
 /// its server stops and starts again.
@@ -54,12 +69,13 @@ impl Peer {
         Peer::start("nginx", &["-c", &path, "-e", &log], port, scratch).await
     }
 
-    /// HAProxy with one frontend that sends everything to `origin`.
-    pub async fn haproxy(origin: SocketAddr) -> Peer {
+    /// HAProxy with one frontend that sends everything to `origin`; `words` follow the address that it binds:
+    /// `proto h2`, `accept-proxy`.
+    pub async fn haproxy(origin: SocketAddr, words: &str) -> Peer {
         let (scratch, port) = (Scratch::new(), free_port());
         let document = format!(
             "defaults\n  mode http\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n\
-             frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\n\
+             frontend f\n  bind 127.0.0.1:{port} {words}\n  default_backend b\n\
              backend b\n  server s {origin}\n"
         );
         let path = scratch.write("haproxy.cfg", document).display().to_string();

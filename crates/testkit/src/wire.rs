@@ -1,5 +1,6 @@
 //! A client that sends exactly the bytes it is given and shows exactly the bytes that came.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -19,6 +20,16 @@ impl Wire {
     pub async fn connect(address: SocketAddr) -> Wire {
         let connected = within("a connection", TcpStream::connect(address)).await;
         Wire::over(connected.unwrap_or_else(|error| panic!("cannot connect to {address}: {error}")))
+    }
+
+    /// Connects to a server that ends the connection without a byte. One that resets at once may do so
+    /// before our end knows that it was connected.
+    pub async fn refused_by(address: SocketAddr) {
+        match within("a connection", TcpStream::connect(address)).await {
+            Ok(stream) => Wire::over(stream).expect_closed().await,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            Err(error) => panic!("cannot connect to {address}: {error}"),
+        }
     }
 
     /// A connection to `address` from the loopback address `source`: another client to the server.

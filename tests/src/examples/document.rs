@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use sluice_testkit::{Origin, Received, Reply, Script, free_port};
+use tokio::net::UdpSocket;
+use tokio::task::AbortHandle;
 use toml_edit::{DocumentMut, Item, TableLike, Value, value};
 
 /// Endpoints at this port are nobody's: connecting to them fails.
@@ -19,6 +21,7 @@ pub(super) struct Adapted {
     pub(super) admin: Option<String>,
     /// They answer as long as this lives.
     _origins: Vec<Origin>,
+    echoes: Vec<AbortHandle>,
 }
 
 pub(super) async fn adapt(text: &str) -> Adapted {
@@ -36,6 +39,8 @@ pub(super) async fn adapt(text: &str) -> Adapted {
         written.unwrap().as_str().unwrap().to_owned()
     });
     let mut origins = Vec::new();
+    let mut echoes = Vec::new();
+    let datagrams = text.contains("protocol = \"udp\"");
     for (name, upstream) in tables(document.get_mut("upstreams")) {
         let endpoints = upstream.get_mut("endpoints").and_then(Item::as_array_mut).unwrap();
         for endpoint in endpoints.iter_mut() {
@@ -44,7 +49,12 @@ pub(super) async fn adapt(text: &str) -> Adapted {
                 address => address,
             };
             let written = address.as_str().unwrap().to_owned();
-            *address = if written == NOBODY {
+            *address = if datagrams {
+                let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                let own = socket.local_addr().unwrap().to_string();
+                echoes.push(tokio::spawn(echo(socket)).abort_handle());
+                own.into()
+            } else if written == NOBODY {
                 format!("127.0.0.1:{}", free_port()).into()
             } else {
                 let origin = Origin::start(origin(name.clone(), written)).await;
@@ -54,7 +64,21 @@ pub(super) async fn adapt(text: &str) -> Adapted {
             };
         }
     }
-    Adapted { text: document.to_string(), listeners, admin, _origins: origins }
+    Adapted { text: document.to_string(), listeners, admin, _origins: origins, echoes }
+}
+
+/// Sends every datagram back.
+async fn echo(socket: UdpSocket) {
+    let mut buffer = [0; 2048];
+    while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+        let _ = socket.send_to(&buffer[..length], from).await;
+    }
+}
+
+impl Drop for Adapted {
+    fn drop(&mut self) {
+        self.echoes.iter().for_each(AbortHandle::abort);
+    }
 }
 
 /// What the endpoint `written` of an upstream answers: the request, or as the document's readers know it.

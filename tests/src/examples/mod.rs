@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sluice_testkit::{Answer, Gateway, eventually, http, sluice};
+use sluice_testkit::{Answer, Fields, Gateway, Program, Scratch, eventually, http, sluice, within};
+use tokio::net::UdpSocket;
 
 use document::Adapted;
 use page::{Command, Curl, Expected};
@@ -39,15 +40,27 @@ struct Reader {
 async fn every_example_does_what_its_page_says() {
     for folder in folders() {
         let adapted = document::adapt(&fs::read_to_string(folder.join("sluice.toml")).unwrap()).await;
-        let gateway = Gateway::start(&adapted.text).await;
-        let mut reader = Reader { gateway, adapted, jars: BTreeMap::new(), endpoint: None };
         let page = fs::read_to_string(folder.join("README.md")).unwrap();
+        let gateway = start(&page, &adapted.text).await;
+        let mut reader = Reader { gateway, adapted, jars: BTreeMap::new(), endpoint: None };
         let lines = page::commands(&page);
         assert!(lines.len() > 1, "{}: a page without commands", folder.display());
         for line in lines {
             reader.obey(line).await;
         }
     }
+}
+
+/// Starts the gateway, after the commands that the page has before it does.
+async fn start(page: &str, document: &str) -> Gateway {
+    let scratch = Scratch::new();
+    for line in page::commands(page).into_iter().take_while(|line| !line.starts_with("sluice run")) {
+        let Command::Sluice(words) = page::command(&page::split(line).0) else { break };
+        let ended = sluice(words).directory(scratch.path()).finish().await;
+        assert_eq!(ended.code(), 0, "{line}\n{}", ended.stderr);
+    }
+    let path = scratch.write("sluice.toml", document);
+    Gateway::launch(&sluice(["run", &path.display().to_string()]), scratch).await
 }
 
 impl Reader {
@@ -61,6 +74,25 @@ impl Reader {
                 }
                 self.endpoint = answer.field("x-endpoint").map(str::to_owned);
             }
+            Command::RealCurl(words) => {
+                let answer = self.run_curl(line, words).await;
+                for clause in expected {
+                    self.compare(line, &clause, &answer);
+                }
+            }
+            Command::Datagram { text, port } => {
+                let listener = &self.adapted.listeners[&format!("127.0.0.1:{port}")];
+                let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                socket.send_to(text.as_bytes(), self.gateway.address(listener)).await.unwrap();
+                let mut buffer = [0; 2048];
+                let length = within("a datagram", socket.recv(&mut buffer)).await.unwrap();
+                for clause in expected {
+                    let Expected::Says(expected) = clause else { panic!("{line}: only `says` fits here") };
+                    assert_eq!(String::from_utf8_lossy(&buffer[..length]), expected, "{line}");
+                }
+            }
+            // Done before the gateway was started.
+            Command::Sluice(words) if words[0] == "cert" => {}
             Command::Grep { text, file } => {
                 let path = self.gateway.scratch().file(&file);
                 let found =
@@ -81,6 +113,33 @@ impl Reader {
                     assert!(ended.stdout.contains(&text), "{line}\n{}", ended.stdout);
                 }
             }
+        }
+    }
+
+    /// Runs curl as written, but with the addresses of the test.
+    async fn run_curl(&self, line: &str, words: Vec<String>) -> Answer {
+        let mut words = [vec!["-s".to_owned()], words].concat();
+        for (written, listener) in &self.adapted.listeners {
+            let port = written.rsplit_once(':').unwrap().1;
+            let to = self.gateway.address(listener);
+            words.extend(["--connect-to".into(), format!(":{port}:{to}")]);
+        }
+        let ended =
+            Program::at("curl").arguments(words).directory(self.gateway.scratch().path()).finish().await;
+        assert_eq!(ended.code(), 0, "{line}\n{}", ended.stderr);
+        let (head, body) = ended.stdout.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{line}: use -i"));
+        let mut lines = head.lines();
+        let start = lines.next().unwrap_or_default();
+        let fields = lines.filter_map(|field| field.split_once(": ")).map(|(n, v)| (n.into(), v.into()));
+        Answer {
+            head: head.into(),
+            status: start.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default(),
+            reason: String::new(),
+            version: start.split(' ').next().unwrap_or_default().to_owned(),
+            fields: Fields(fields.collect()),
+            body: body.into(),
+            body_on_wire: body.into(),
+            trailers: Fields::default(),
         }
     }
 
@@ -165,7 +224,7 @@ async fn all_documents_of_an_example_say_the_same() {
             if !Path::new(&path).is_file() {
                 continue;
             }
-            let checked = sluice(["check", &path]).finish().await;
+            let checked = sluice(["check", "--without-files", &path]).finish().await;
             assert_eq!(checked.code(), 0, "{}", checked.stderr);
             shown.push(sluice(["config", "show", &path, "--format", "json"]).finish().await.stdout);
         }

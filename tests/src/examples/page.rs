@@ -18,7 +18,17 @@
 /// A command of a page.
 pub(super) enum Command {
     Curl(Curl),
-    Grep { text: String, file: String },
+    /// What only curl itself can do: TLS, HTTP/2.
+    RealCurl(Vec<String>),
+    /// A datagram that nc sends to this port.
+    Datagram {
+        text: String,
+        port: String,
+    },
+    Grep {
+        text: String,
+        file: String,
+    },
     Sluice(Vec<String>),
 }
 
@@ -116,13 +126,25 @@ fn expected(line: &str, clause: &str) -> Expected {
 /// What the words of a line ask for.
 pub(super) fn command(words: &[String]) -> Command {
     match words {
+        [program, rest @ ..] if program == "curl" && rest.iter().any(|word| needs_curl(word)) => {
+            Command::RealCurl(rest.to_vec())
+        }
         [program, rest @ ..] if program == "curl" => Command::Curl(curl(rest)),
         [program, rest @ ..] if program == "sluice" && !rest.is_empty() => Command::Sluice(rest.to_vec()),
         [program, fixed, text, file] if program == "grep" && fixed == "-F" => {
             Command::Grep { text: text.clone(), file: file.clone() }
         }
+        [echo, text, pipe, nc, udp, wait, _, port] if [echo, pipe, nc, udp, wait] == NC => {
+            Command::Datagram { text: text.clone(), port: port.clone() }
+        }
         _ => panic!("{words:?} is not understood"),
     }
+}
+
+const NC: [&str; 5] = ["echo", "|", "nc", "-u", "-w1"];
+
+fn needs_curl(word: &str) -> bool {
+    word.starts_with("https://") || word.starts_with("--http")
 }
 
 fn curl(words: &[String]) -> Curl {

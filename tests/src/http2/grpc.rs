@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use sluice_testkit::{Gateway, eventually, http as http1};
+use sluice_testkit::{Gateway, eventually, free_port, http as http1};
 use tokio::net::TcpListener;
 
-use super::client::{Answer, Client, finish, send_all, try_finish};
+use super::client::{Answer, Client, finish, send_all};
 use super::origin::{Origin, Stream, play};
 use crate::setup::Lines;
 
@@ -112,7 +112,8 @@ async fn a_stream_of_messages_ends_with_its_time() {
         .unwrap();
     let began = Instant::now();
     let (answer, _) = client.begin(request, true).await;
-    assert!(try_finish(answer).await.is_err(), "the stream goes on");
+    let answer = finish(answer).await;
+    assert_eq!((answer.status, status(&answer), answer.body.len()), (200, "4", 5), "DEADLINE_EXCEEDED");
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(10), "{took:?}");
 }
@@ -129,7 +130,7 @@ async fn failures_of_the_gateway_are_statuses_of_grpc() {
         })
     })
     .await;
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let gone = format!("127.0.0.1:{}", free_port());
     let more = format!(
         "[[routes]]\nname = \"gone\"\nmatch = {{ path = \"/gone\", hosts = [\"a.example\"] }}\nforward = {{ upstream = \"gone\" }}\n\
          [[routes]]\nname = \"get\"\nmatch = {{ path = \"/get\", hosts = [\"a.example\"], methods = [\"GET\"] }}\nforward = {{ upstream = \"app\" }}\n\
@@ -147,6 +148,27 @@ async fn failures_of_the_gateway_are_statuses_of_grpc() {
         assert_eq!((answer.status, status(&answer)), (200, expected), "{path}");
         assert!(answer.body.is_empty(), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_stream_of_messages_that_breaks_off_ends_with_unavailable() {
+    let origin = Origin::start(|mut stream: Stream| {
+        play(async move {
+            let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+            let mut back = stream.respond.send_response(head, false).unwrap();
+            back.send_data(Bytes::from_static(b"\0\0\0\0\0"), false).unwrap();
+            // The message is there before the stream breaks.
+            let _ = tokio::time::timeout(Duration::from_millis(50), stream.request.body_mut().data()).await;
+            let _ = tokio::time::timeout(Duration::from_millis(50), stream.request.body_mut().data()).await;
+            back.send_reset(h2::Reason::INTERNAL_ERROR);
+        })
+    })
+    .await;
+    let gateway = gateway(&origin, "").await;
+    let answer = call(&gateway, "/a.B/C", &[]).await;
+    assert_eq!((answer.status, status(&answer), answer.body.len()), (200, "14", 5));
+    let failed = gateway.metric("sluice_failures_total", &["code=\"upstream-incomplete\""]).await;
+    assert_eq!(failed, 1.0);
 }
 
 #[tokio::test]

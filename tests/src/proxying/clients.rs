@@ -180,8 +180,15 @@ async fn curl_speaks_socks_5_with_and_without_a_password() {
     let asks = format!(
         "filters = [{{ basic_auth = {{ users = {{ anna = \"{HASH}\" }} }} }}]\n[routes.forward_proxy]\n{LOOPBACK}"
     );
+    let asks = format!("match = {{ listeners = [\"socks\"] }}\n{asks}");
     let guarded = document("", open).replace("[routes.forward_proxy]\n", &asks);
-    let gateway = Gateway::start(&guarded).await;
+    // A second listener, whose route asks for nothing.
+    let inner = "[listeners.inner]\naddress = \"127.0.0.1:0\"\nprotocol = \"socks5\"\n\
+                 [[routes]]\nname = \"inner\"\nmatch = { listeners = [\"inner\"] }\n[routes.forward_proxy]\n";
+    let gateway = Gateway::start(&format!("{guarded}{inner}{LOOPBACK}")).await;
+    let through = format!("socks5h://nobody:wrong@127.0.0.1:{}", gateway.address("inner").port());
+    let said = run("curl", &["-sS", "-x", &through, &url], &scratch).await;
+    assert_eq!(said.stdout, "hello", "its password is not asked for: {}", said.stderr);
     let port = gateway.address("socks").port();
     for (user, code) in [("anna:correct horse@", 0), ("anna:wrong@", 97), ("", 97)] {
         let through = format!("socks5h://{}127.0.0.1:{port}", user.replace(' ', "%20"));

@@ -8,7 +8,8 @@ use crate::Failed;
 pub(super) struct Options {
     pub(super) seconds: usize,
     pub(super) rounds: usize,
-    pub(super) connections: usize,
+    /// None: as many as the scenario says.
+    pub(super) connections: Option<usize>,
     /// The one scenario to run.
     pub(super) only: Option<String>,
     /// The proxy to leave out.
@@ -115,12 +116,10 @@ fn measure(
 }
 
 fn print<L>(scenario: &Scenario<L>, options: &Options, proxies: &[Server], rounds: &[Rounds]) {
-    let Options { seconds, rounds: turns, connections, .. } = options;
+    let Options { seconds, rounds: turns, .. } = options;
     let unit = scenario.unit;
     println!("\n{}: {}", scenario.name, scenario.about);
-    println!(
-        "{connections} connections, medians of {turns} rounds of {seconds} s, one worker each on core 0"
-    );
+    println!("medians of {turns} rounds of {seconds} s, one worker each on core 0");
     println!(
         "  {:<14} {:>13} {:>14} {:>17} {:>7} {:>7} {:>9} {:>9} {:>7}",
         "proxy",
@@ -237,8 +236,13 @@ mod tests {
     fn an_unknown_scenario_is_refused_with_the_known_ones() {
         let scenario = |name| Scenario { name, about: "", unit: Unit::Request, load: () };
         let scenarios = [scenario("small"), scenario("large")];
-        let mut options =
-            Options { seconds: 1, rounds: 1, connections: 1, only: Some("large".into()), without: None };
+        let mut options = Options {
+            seconds: 1,
+            rounds: 1,
+            connections: Some(1),
+            only: Some("large".into()),
+            without: None,
+        };
         assert_eq!(chosen(&scenarios, &options).map(|chosen| chosen.len()), Ok(1));
         options.only = Some("tiny".into());
         let refused = chosen(&scenarios, &options).map(|chosen| chosen.len());

@@ -14,7 +14,7 @@ use crate::step::output;
 /// Bytes of the small body: a short JSON answer.
 const SMALL: usize = 100;
 /// Idle connections to the origin that each proxy keeps: more than any load here has requests in flight.
-const KEPT: usize = 512;
+const KEPT: usize = 1024;
 
 /// What the proxies speak with the load generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,9 @@ use super::http::{Listen, start};
 use super::wrk::{Drive, drive};
 use crate::Failed;
 
+/// Connections of the load, when `--connections` says nothing else.
+const CONNECTIONS: usize = 64;
+
 struct Load {
     path: &'static str,
     close: bool,
@@ -13,13 +16,13 @@ struct Load {
 const SCENARIOS: &[Scenario<Load>] = &[
     Scenario {
         name: "h1",
-        about: "keep-alive GET, 100 B answers",
+        about: "keep-alive GET on 64 connections, 100 B answers",
         unit: Unit::Request,
         load: Load { path: "/", close: false },
     },
     Scenario {
         name: "large",
-        about: "keep-alive GET, 1 MiB answers",
+        about: "keep-alive GET on 64 connections, 1 MiB answers",
         unit: Unit::Mebibyte,
         load: Load { path: "/large", close: false },
     },
@@ -36,6 +39,11 @@ pub(super) fn run(options: &Options) -> Result<(), Failed> {
     let servers = start(Listen::Http1, options.without.as_deref())?;
     compare(&scenarios, options, &servers.proxies, |load, proxy, seconds| {
         let url = Listen::Http1.url(proxy, load.path);
-        drive(Drive { url: &url, connections: options.connections, seconds, close: load.close })
+        drive(Drive {
+            url: &url,
+            connections: options.connections.unwrap_or(CONNECTIONS),
+            seconds,
+            close: load.close,
+        })
     })
 }

@@ -33,10 +33,10 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failed> {
     let (what, rest) = arguments.split_first().ok_or_else(|| format!("bench what? {NAMES}"))?;
     let mut rest = rest.to_vec();
     match *what {
-        "h1" => http1::run(&comparison(&mut rest, 64)?),
-        "h2" => http2::run(&comparison(&mut rest, 8)?),
-        "tls" => tls::run(&comparison(&mut rest, 32)?),
-        "tcp" => tcp::run(&comparison(&mut rest, 16)?),
+        "h1" => http1::run(&comparison(&mut rest)?),
+        "h2" => http2::run(&comparison(&mut rest)?),
+        "tls" => tls::run(&comparison(&mut rest)?),
+        "tcp" => tcp::run(&comparison(&mut rest)?),
         "idle" => {
             let connections = number(&mut rest, "--connections", 10_000)?;
             none_left(&rest)?;
@@ -54,11 +54,14 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failed> {
 }
 
 /// Reads the options of a comparison of proxies and makes ready for it.
-fn comparison(rest: &mut Vec<&str>, connections: usize) -> Result<Options, Failed> {
+fn comparison(rest: &mut Vec<&str>) -> Result<Options, Failed> {
     let options = Options {
         seconds: number(rest, "--seconds", 5)?,
         rounds: number(rest, "--rounds", 5)?,
-        connections: number(rest, "--connections", connections)?,
+        connections: match number(rest, "--connections", 0)? {
+            0 => None,
+            connections => Some(connections),
+        },
         only: option(rest, "--only")?.map(String::from),
         without: option(rest, "--without")?.map(String::from),
     };

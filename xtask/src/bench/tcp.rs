@@ -12,6 +12,9 @@ use super::tcp_ends::{Ask, ask};
 use crate::Failed;
 use crate::step::output;
 
+/// Connections of the load, when `--connections` says nothing else.
+const CONNECTIONS: usize = 16;
+
 const SCENARIOS: &[Scenario<Ask>] = &[
     Scenario {
         name: "download",
@@ -42,7 +45,11 @@ pub(super) fn run(options: &Options) -> Result<(), Failed> {
     compare(&scenarios, options, &servers.proxies, |ask, proxy, seconds| {
         let mut command = Command::new("taskset");
         command.args(["-c", "1"]).arg(ourselves()?).args(["bench", "tcp-client", ask.word()]);
-        command.args([proxy.port.to_string(), options.connections.to_string(), seconds.to_string()]);
+        command.args([
+            proxy.port.to_string(),
+            options.connections.unwrap_or(CONNECTIONS).to_string(),
+            seconds.to_string(),
+        ]);
         counted::read(&output(&mut command)?)
     })
 }

@@ -10,6 +10,9 @@ use super::wrk::{self, Drive};
 use crate::Failed;
 use crate::step::{built, cargo, output, run as run_step};
 
+/// Connections of the load, when `--connections` says nothing else.
+const CONNECTIONS: usize = 32;
+
 enum Load {
     /// A new connection for each request: what a handshake costs. The word is for the load generator.
     Handshake(&'static str),
@@ -31,7 +34,7 @@ const SCENARIOS: &[Scenario<Load>] = &[
     },
     Scenario {
         name: "keepalive",
-        about: "HTTPS keep-alive GET, 100 B answers",
+        about: "HTTPS keep-alive GET on 32 connections, 100 B answers",
         unit: Unit::Request,
         load: Load::KeepAlive,
     },
@@ -46,10 +49,17 @@ pub(super) fn run(options: &Options) -> Result<(), Failed> {
     let servers = start(Listen::Tls, options.without.as_deref())?;
     let chain = certificate::chain(&servers.folder);
     compare(&scenarios, options, &servers.proxies, |load, proxy, seconds| match load {
-        Load::Handshake(kind) => handshakes(proxy, &chain, (kind, options.connections, seconds)),
+        Load::Handshake(kind) => {
+            handshakes(proxy, &chain, (kind, options.connections.unwrap_or(CONNECTIONS), seconds))
+        }
         Load::KeepAlive => {
             let url = Listen::Tls.url(proxy, "/");
-            wrk::drive(Drive { url: &url, connections: options.connections, seconds, close: false })
+            wrk::drive(Drive {
+                url: &url,
+                connections: options.connections.unwrap_or(CONNECTIONS),
+                seconds,
+                close: false,
+            })
         }
     })
 }

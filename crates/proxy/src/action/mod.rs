@@ -8,6 +8,7 @@ mod guard;
 mod record;
 pub mod redirect;
 pub mod respond;
+pub mod token;
 
 use sluice_http::{Response, ResponseHead};
 
@@ -21,6 +22,8 @@ pub enum Action {
     Respond(respond::Respond),
     /// Send the client elsewhere.
     Redirect(redirect::Redirect),
+    /// Give tokens, check them, take them back.
+    Token(Box<token::Token>),
     /// Send it where the client says.
     ForwardProxy(Box<forward_proxy::ForwardProxy>),
 }

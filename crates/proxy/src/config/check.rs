@@ -34,6 +34,8 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
     let listeners = check_listeners(document, &mut problems);
     let upstreams = check_upstreams(document, &mut problems);
     let consumers = consumer::check(&document.consumers, &At::root().key("consumers"), &mut problems);
+    let consumer_limits = document.consumer_limits.as_ref().cloned().unwrap_or_default();
+    let consumer_limits = consumer_limits.check(&At::root().key("consumer_limits"), &mut problems);
     let certificates = certificates::check(document, &mut problems);
     let (tables, streams) = check_matches(document, &mut problems);
     let dns = (document.dns.as_ref())
@@ -47,7 +49,9 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
         .collect();
     let access_log = (document.access_log.as_ref())
         .and_then(|config| config.build(&At::root().key("access_log"), &mut problems));
-    if problems.is_empty() {
+    if let Some(consumer_limits) = consumer_limits
+        && problems.is_empty()
+    {
         let (table, connect) = tables;
         return Ok(Model {
             listeners,
@@ -58,6 +62,7 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
             routes,
             upstreams,
             consumers,
+            consumer_limits,
             certificates,
             access_log,
         });
@@ -67,6 +72,9 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
 
 fn check_process(document: &Document, problems: &mut Problems) {
     let at = At::root().key("process");
+    if document.process.state.as_deref() == Some("") {
+        problems.add(&at.key("state"), "the name of the directory is empty");
+    }
     if let Some(admin) = &document.process.admin {
         let loopback = admin.address.parse::<SocketAddr>().map(|address| address.ip().is_loopback());
         if loopback != Ok(true) {
@@ -388,7 +396,8 @@ fn check_route(route: &RouteDocument, upstreams: &[&str], at: &At, problems: &mu
         .filter_map(|(index, config)| config.build(&at.key("filters").index(index), problems))
         .collect();
     let action = check_action(route, upstreams, at, problems)?;
-    Some(Route { name: Arc::from(route.name.as_str()), filters, action })
+    let listeners = route.matches.listeners.clone().into();
+    Some(Route { name: Arc::from(route.name.as_str()), listeners, filters, action })
 }
 
 fn check_action(
@@ -401,6 +410,7 @@ fn check_action(
         route.forward.is_some(),
         route.respond.is_some(),
         route.redirect.is_some(),
+        route.token.is_some(),
         route.forward_proxy.is_some(),
     ];
     match actions.iter().filter(|written| **written).count() {
@@ -408,13 +418,13 @@ fn check_action(
         0 => {
             problems
                 .add(at, format!("route `{}` does nothing", route.name))
-                .hint("give it exactly one action: forward, respond, redirect or forward_proxy");
+                .hint("give it exactly one action: forward, respond, redirect, token or forward_proxy");
             return None;
         }
         _ => {
             problems
                 .add(at, format!("route `{}` has more than one action", route.name))
-                .hint("keep exactly one of forward, respond, redirect and forward_proxy");
+                .hint("keep exactly one of forward, respond, redirect, token and forward_proxy");
             return None;
         }
     }
@@ -426,6 +436,9 @@ fn check_action(
     }
     if let Some(config) = &route.redirect {
         return Redirect::build(config, &at.key("redirect"), problems).map(Action::Redirect);
+    }
+    if let Some(config) = &route.token {
+        return config.check(&at.key("token"), problems).map(|token| Action::Token(Box::new(token)));
     }
     let config = route.forward_proxy.as_ref()?;
     let checked = config.check(&at.key("forward_proxy"), problems)?;

@@ -13,7 +13,7 @@ use crate::filter::Filter as _;
 use crate::filter::ip_access::IpAccess;
 use crate::pipeline::forwarded::Forwarded;
 use crate::value::{ByteSize, Network, Period};
-use crate::{action, consumer, filter, observe, resolve, route, tls, upstream};
+use crate::{action, consumer, filter, limit, observe, resolve, route, tls, upstream};
 
 /// A Sluice configuration.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -33,6 +33,9 @@ pub struct Document {
     /// Whom the gateway knows, by name: with credentials, groups, limits.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub consumers: BTreeMap<String, consumer::Config>,
+    /// How the limits and quotas of consumers are counted. Default: by this gateway alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consumer_limits: Option<limit::consumer::Config>,
     /// Where names are looked up, for the action forward_proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<resolve::Config>,
@@ -80,6 +83,10 @@ pub struct Process {
     /// How long exchanges may take to finish after TERM. Default "30s".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout: Option<Period>,
+    /// A directory for what must outlive the process: the counts of quotas. It is made when it is not there.
+    /// Default: they are kept in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
     /// Where the configuration is kept. Only "file" so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<Store>,
@@ -259,7 +266,7 @@ pub struct ListenerLimits {
 }
 
 /// What happens to which requests. Exactly one action stands in it: forward, respond,
-/// redirect or forward_proxy.
+/// redirect, token or forward_proxy.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -289,6 +296,9 @@ pub struct Route {
     /// Send the client elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<action::redirect::Config>,
+    /// Give tokens to consumers, check them, take them back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<action::token::Config>,
     /// Send it where the client says, as far as the rules allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward_proxy: Option<action::forward_proxy::Config>,

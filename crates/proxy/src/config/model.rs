@@ -13,6 +13,7 @@ use crate::action::Action;
 use crate::consumer::Consumers;
 use crate::filter;
 use crate::filter::ip_access::IpAccess;
+use crate::limit;
 use crate::observe::access_log;
 use crate::pipeline::forwarded;
 use crate::resolve;
@@ -40,6 +41,8 @@ pub struct Model {
     pub upstreams: Vec<(Arc<str>, Policy)>,
     /// Whom the gateway knows.
     pub consumers: Arc<Consumers>,
+    /// How their limits are counted.
+    pub consumer_limits: limit::plan::Plan,
     /// Certificates by name.
     pub certificates: Vec<(String, tls::CertificatePolicy)>,
     /// One line for each exchange.
@@ -71,6 +74,8 @@ impl Model {
 pub struct Route {
     /// Its name.
     pub name: Arc<str>,
+    /// The listeners it is for; empty: all of them.
+    pub listeners: Box<[String]>,
     /// Its filters, in the order written.
     pub filters: Vec<filter::Built>,
     /// What it does.

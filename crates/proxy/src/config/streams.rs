@@ -88,6 +88,7 @@ fn check_actions(route: &Route, at: &At, problems: &mut Problems) {
     for (key, written) in [
         ("respond", route.respond.is_some()),
         ("redirect", route.redirect.is_some()),
+        ("token", route.token.is_some()),
         ("forward_proxy", route.forward_proxy.is_some()),
     ] {
         if written {

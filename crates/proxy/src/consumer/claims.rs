@@ -15,9 +15,19 @@ const MOST_CLAIMS: usize = 128;
 /// How deep claims are read.
 const DEEPEST: usize = 4;
 
+/// Names with their texts.
+type Named = Vec<(Box<str>, Box<str>)>;
+
 /// The claims of a token that was found right. Cloning is cheap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claims(Arc<Vec<(Box<str>, Box<str>)>>);
+pub struct Claims(Arc<Said>);
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Said {
+    named: Named,
+    /// The object itself, where somebody needs it whole.
+    source: Option<Box<str>>,
+}
 
 impl Claims {
     /// What an object says: numbers and truth values as they are written; a list of texts or numbers with a space
@@ -29,17 +39,28 @@ impl Claims {
             read(name, value, (&mut found, DEEPEST));
         }
         found.sort_unstable();
-        Claims(Arc::new(found))
+        Claims(Arc::new(Said { named: found, source: None }))
+    }
+
+    /// The same, and the object itself.
+    pub fn with_source(object: &serde_json::Map<String, Value>) -> Claims {
+        let named = Claims::of(object).0.named.clone();
+        Claims(Arc::new(Said { named, source: serde_json::to_string(object).ok().map(Into::into) }))
+    }
+
+    /// The object itself, if it was kept.
+    pub fn source(&self) -> Option<&str> {
+        self.0.source.as_deref()
     }
 
     /// The text of a claim.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let place = self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
-        Some(&self.0[place].1)
+        let place = self.0.named.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
+        Some(&self.0.named[place].1)
     }
 }
 
-fn read(name: &str, value: &Value, (found, depth): (&mut Vec<(Box<str>, Box<str>)>, usize)) {
+fn read(name: &str, value: &Value, (found, depth): (&mut Named, usize)) {
     let text = match value {
         Value::Object(entries) if depth > 0 => {
             for (key, value) in entries {
@@ -104,6 +125,6 @@ mod tests {
     fn a_token_cannot_say_too_much() {
         let many: serde_json::Map<String, Value> =
             (0..1000).map(|index| (index.to_string(), 1.into())).collect();
-        assert_eq!(Claims::of(&many).0.len(), MOST_CLAIMS);
+        assert_eq!(Claims::of(&many).0.named.len(), MOST_CLAIMS);
     }
 }

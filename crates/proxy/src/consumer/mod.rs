@@ -57,6 +57,9 @@ impl Consumer {
     }
 }
 
+/// An issuer, if one is named, and whose tokens of it are.
+type OfIssuer = (Option<Box<str>>, usize);
+
 /// Whom the gateway knows, and by which credentials.
 #[derive(Debug, Default)]
 pub struct Consumers {
@@ -65,7 +68,7 @@ pub struct Consumers {
     users: Users,
     by_user: HashMap<Arc<str>, usize>,
     /// Subject to issuers.
-    subjects: HashMap<Box<str>, Vec<(Option<Box<str>>, usize)>>,
+    subjects: HashMap<Box<str>, Vec<OfIssuer>>,
     hmac_keys: HashMap<Box<str>, (usize, Secret)>,
 }
 

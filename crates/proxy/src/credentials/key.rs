@@ -100,9 +100,96 @@ impl Digest {
     }
 }
 
+/// Longest API key that is looked at, in bytes.
+pub const LONGEST_KEY: usize = 512;
+
+/// Characters of a key that [`KeyForm::make`] draws: 196 bits.
+const DRAWN: usize = 33;
+
+/// Characters of its checksum: 35 bits, against typing errors alone.
+const CHECKSUM: usize = 6;
+
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// Keys with a prefix: `shop_` and 39 characters. A key that was published by mistake can be found by its prefix,
+/// and one with a typing error is known by its checksum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyForm(Box<str>);
+
+impl KeyForm {
+    /// Keys that begin with this.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn new(prefix: &str) -> Result<KeyForm, &'static str> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        match (1..=32).contains(&prefix.len()) && prefix.bytes().all(plain) {
+            true => Ok(KeyForm(format!("{prefix}_").into())),
+            false => Err("a prefix has 1 to 32 letters, digits, `_` and `-`"),
+        }
+    }
+
+    /// Draws a key from the system's random numbers, and gives it with its hash.
+    ///
+    /// # Errors
+    /// The system gave no random numbers.
+    pub fn make(&self) -> Result<(String, KeyHash), &'static str> {
+        let mut key = self.0.to_string();
+        let start = key.len();
+        while key.len() < start + DRAWN {
+            let mut byte = [0];
+            aws_lc_rs::rand::fill(&mut byte).map_err(|_| "the system gave no random numbers")?;
+            // Above the largest multiple of 62 some characters would be likelier than others.
+            if usize::from(byte[0]) < ALPHABET.len() * 4 {
+                key.push(char::from(ALPHABET[usize::from(byte[0]) % ALPHABET.len()]));
+            }
+        }
+        key.push_str(&checksum(&key));
+        let hash = Digest::of(key.as_bytes()).stored();
+        Ok((key, hash))
+    }
+
+    /// Whether a key looks as if [`KeyForm::make`] had made it.
+    pub fn fits(&self, key: &[u8]) -> bool {
+        let Some(text) = std::str::from_utf8(key).ok().filter(|text| text.is_ascii()) else { return false };
+        let length = self.0.len() + DRAWN + CHECKSUM;
+        text.len() == length
+            && text.starts_with(&*self.0)
+            && text[length - CHECKSUM..] == checksum(&text[..length - CHECKSUM])
+    }
+}
+
+fn checksum(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    let mut value = digest.iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte));
+    (0..CHECKSUM)
+        .map(|_| {
+            let digit = (value % ALPHABET.len() as u64) as usize;
+            value /= ALPHABET.len() as u64;
+            char::from(ALPHABET[digit])
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_is_made_fits_and_a_typing_error_does_not() {
+        let form = KeyForm::new("shop").unwrap();
+        let (key, hash) = form.make().unwrap();
+        assert_ne!(key, form.make().unwrap().0);
+        assert!(form.fits(key.as_bytes()) && key.len() == 5 + DRAWN + CHECKSUM);
+        assert_eq!(Digest::read(&hash), Ok(Digest::of(key.as_bytes())));
+        for at in 0..key.len() {
+            let mut typo = key.clone().into_bytes();
+            typo[at] = if typo[at] == b'x' { b'y' } else { b'x' };
+            assert!(!form.fits(&typo), "{at}");
+        }
+        assert!(!form.fits(b"") && !KeyForm::new("other").unwrap().fits(key.as_bytes()));
+        assert!(KeyForm::new("").is_err() && KeyForm::new("a b").is_err());
+    }
 
     #[test]
     fn a_stored_hash_is_that_of_the_key_alone() {

@@ -17,7 +17,7 @@ mod users;
 mod verify;
 
 pub use hash::{Hash, Making, StoredHash, Unreadable, make};
-pub use key::{Digest, KeyHash, Secret};
+pub use key::{Digest, KeyForm, KeyHash, LONGEST_KEY, Secret};
 pub use users::Users;
 pub use verify::{Claim, Verifier};
 
@@ -26,7 +26,7 @@ pub use verify::{Claim, Verifier};
 pub const LONGEST_PASSWORD: usize = 1024;
 
 /// Whether two byte strings are equal, in a time that tells nothing of where they differ.
-fn equal(one: &[u8], other: &[u8]) -> bool {
+pub fn equal(one: &[u8], other: &[u8]) -> bool {
     let differences = one.iter().zip(other).fold(0, |seen, (one, other)| seen | (one ^ other));
     // Keeps the optimiser from leaving the loop at the first difference.
     one.len() == other.len() && std::hint::black_box(differences) == 0

@@ -143,6 +143,11 @@ impl Verifier {
         })
     }
 
+    /// A number that nobody outside knows, the same for a purpose in every process with the same secret.
+    pub fn number(&self, purpose: &[u8]) -> u64 {
+        self.mark(&[b"number", purpose])[0]
+    }
+
     fn recall(&self, mark: &Mark, now: u64) -> Option<Verdict> {
         if self.right.recalls(mark, now) {
             return Some(Verdict::Right);

@@ -132,7 +132,7 @@ mod tests {
         let mut built = Acl::build(&config, &at, &mut problems);
         if let Some(acl) = &mut built {
             let (shared, consumers) = (Shared::new(b""), known());
-            acl.load(&Loading { shared: &shared, route: "shop", consumers: &consumers }, &at, &mut problems);
+            acl.load(&Loading { consumers: &consumers, ..fixture::loading(&shared) }, &at, &mut problems);
         }
         let told = || problems.iter().map(|problem| format!("{}: {}", problem.at, problem.message)).collect();
         built.filter(|_| problems.is_empty()).ok_or_else(told)

@@ -16,6 +16,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::{NameId, Request};
 
+use super::challenge::{realm, refuse};
+use super::except::Except;
 use super::{Filter, Flow, Loading};
 use crate::consumer::{Consumers, identify};
 use crate::credentials::{Claim, StoredHash, Users, Verifier};
@@ -23,9 +25,6 @@ use crate::exchange::{Exchange, Role};
 use crate::failure::Failure;
 use crate::problem::{At, Problems};
 use crate::scene::Scene;
-
-/// What the realm is when none is given.
-const REALM: &str = "restricted";
 
 /// RFC 4648 section 4; some clients leave the padding out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -55,6 +54,9 @@ pub struct Config {
     /// Whether Authorization is removed before the request goes on. Default false. Proxy-Authorization never
     /// goes on.
     pub hide_credentials: bool,
+    /// Paths for which nobody is asked.
+    #[serde(skip_serializing_if = "Except::is_empty")]
+    pub except: Except,
 }
 
 /// The checked filter.
@@ -67,6 +69,7 @@ pub struct BasicAuth {
     consumers: Option<Arc<Consumers>>,
     challenge: Arc<str>,
     authorization: Authorization,
+    except: Except,
     /// None until it is loaded: then nobody is let in.
     verifier: Option<Arc<Verifier>>,
 }
@@ -106,12 +109,8 @@ impl Filter for BasicAuth {
         if config.file.as_deref() == Some("") {
             problems.add(&at.key("file"), "the name of the file is empty");
         }
-        let realm = config.realm.as_deref().unwrap_or(REALM);
-        // RFC 9110 section 5.6.4: what may stand in a quoted string. Beyond ASCII browsers do not agree.
-        if realm.bytes().any(|byte| !(0x20..0x7f).contains(&byte)) {
-            problems.add(&at.key("realm"), "a realm has printable ASCII characters only");
-        }
-        let quoted = realm.replace('\\', "\\\\").replace('"', "\\\"");
+        let realm = realm(config.realm.as_ref(), at, problems);
+        config.except.check(&at.key("except"), problems);
         let authorization = match config.hide_credentials {
             true => Authorization::Removed,
             false => Authorization::Kept,
@@ -121,8 +120,9 @@ impl Filter for BasicAuth {
             file: config.file.as_ref().map(PathBuf::from),
             asked,
             consumers: None,
-            challenge: format!("Basic realm=\"{quoted}\", charset=\"UTF-8\"").into(),
+            challenge: format!("Basic realm={realm}, charset=\"UTF-8\"").into(),
             authorization,
+            except: config.except.clone(),
             verifier: None,
         })
     }
@@ -156,9 +156,12 @@ impl Filter for BasicAuth {
         exchange: &mut Exchange,
         request: &mut Request,
     ) -> Result<Flow, Failure> {
-        let (name, refusal) = match exchange.role {
-            Role::Gateway => (NameId::Authorization, Failure::Unauthenticated),
-            Role::Proxy => (NameId::ProxyAuthorization, Failure::ProxyUnauthenticated),
+        if self.except.covers(exchange) {
+            return Ok(Flow::Continue);
+        }
+        let name = match exchange.role {
+            Role::Gateway => NameId::Authorization,
+            Role::Proxy => NameId::ProxyAuthorization,
         };
         let fields = &mut request.head.fields;
         let decoded = {
@@ -172,13 +175,10 @@ impl Filter for BasicAuth {
         };
         match admitted {
             Ok(user) => self.note(user, exchange)?,
+            Err(Failure::Unauthenticated) => return Err(refuse(exchange, &self.challenge)),
             Err(failure) => {
                 exchange.user = None;
-                if failure != Failure::Unauthenticated {
-                    return Err(failure);
-                }
-                exchange.challenge = Arc::clone(&self.challenge);
-                return Err(refusal);
+                return Err(failure);
             }
         }
         if name == NameId::ProxyAuthorization || self.authorization == Authorization::Removed {
@@ -333,7 +333,7 @@ mod tests {
             let config: Config = toml_edit::de::from_str(toml).unwrap();
             let mut problems = Problems::new();
             let mut filter = BasicAuth::build(&config, &At::root(), &mut problems).unwrap();
-            let loading = Loading { shared: &shared, route: "shop", consumers: &consumers };
+            let loading = Loading { consumers: &consumers, ..fixture::loading(&shared) };
             filter.load(&loading, &At::root(), &mut problems);
             problems.is_empty().then_some(filter).ok_or(problems)
         };

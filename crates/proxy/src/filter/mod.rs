@@ -25,21 +25,34 @@ use crate::credentials::Verifier;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::gates::Gates;
+use crate::limit::Limits;
 use crate::problem::{At, Problems};
+use crate::redis::Connections;
 use crate::scene::Scene;
+use crate::token::{Memory, Remotes, Revoked, Rings};
+use crate::upstream::config::Policy;
 
 pub mod acl;
+pub mod api_key;
 pub mod bandwidth;
 pub mod basic_auth;
 pub mod body_limit;
+mod challenge;
 pub mod concurrency;
 pub mod cors;
+pub mod except;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod forward_auth;
 pub mod grpc_web;
 pub mod headers;
+pub mod hmac;
 pub mod ip_access;
+pub mod jwt;
+pub mod lookup;
 pub mod query_edits;
+pub mod quota;
+pub mod rate_limit;
 pub mod rewrite;
 pub mod security_headers;
 
@@ -109,8 +122,12 @@ pub struct Loading<'a> {
     pub shared: &'a Shared,
     /// The name of its route.
     pub route: &'a str,
+    /// The name of the upstream that the route forwards to, if it does.
+    pub upstream: Option<&'a str>,
     /// Whom the gateway knows.
     pub consumers: &'a Arc<Consumers>,
+    /// The upstreams, in the model's order.
+    pub upstreams: &'a [(Arc<str>, Policy)],
 }
 
 /// What the filters of a process share. It outlives every snapshot.
@@ -118,6 +135,18 @@ pub struct Loading<'a> {
 pub struct Shared {
     /// Checks passwords.
     pub verifier: Arc<Verifier>,
+    /// Connections to Redis servers.
+    pub redis: Arc<Connections>,
+    /// What limits and quotas have counted.
+    pub limits: Arc<Limits>,
+    /// Key sets that others publish.
+    pub key_sets: Arc<Remotes>,
+    /// Tokens that were found right a moment ago.
+    pub tokens: Arc<Memory>,
+    /// Keys that tokens are signed with.
+    pub rings: Arc<Rings>,
+    /// Tokens that were taken back.
+    pub revoked: Arc<Revoked>,
     /// Limits of what runs at once.
     pub gates: Arc<Gates>,
     /// Rates that exchanges share.
@@ -129,12 +158,12 @@ pub struct Shared {
 impl Shared {
     /// That of a process that starts; `secret` is its own.
     pub fn new(secret: &[u8]) -> Shared {
-        Shared {
-            verifier: Verifier::new(secret),
-            gates: Arc::default(),
-            circuits: Arc::default(),
-            paces: Arc::default(),
-        }
+        let verifier = Verifier::new(secret);
+        let tokens = Arc::new(Memory::new(verifier.number(b"tokens")));
+        let (redis, key_sets, revoked) = (Arc::default(), Arc::default(), Arc::default());
+        let (gates, circuits, paces) = (Arc::default(), Arc::default(), Arc::default());
+        let (limits, rings) = (Arc::default(), Arc::default());
+        Shared { verifier, redis, key_sets, tokens, rings, revoked, gates, circuits, paces, limits }
     }
 }
 
@@ -237,6 +266,14 @@ filters! {
     SecurityHeaders => security_headers::SecurityHeaders,
     /// Lets in who proves to be a user, by name and password (RFC 7617).
     BasicAuth => basic_auth::BasicAuth,
+    /// Lets in who has a valid token (RFC 7519, RFC 6750).
+    Jwt => jwt::Jwt,
+    /// Lets in consumers by keys that machines carry.
+    ApiKey => api_key::ApiKey,
+    /// Lets in consumers whose requests are signed.
+    Hmac => hmac::HmacAuth,
+    /// Asks a service who may come in.
+    ForwardAuth => forward_auth::ForwardAuth,
     /// Lets in by who is asking: groups of consumers, claims of tokens.
     Acl => acl::Acl,
     /// Lets in by the client's address.
@@ -247,6 +284,10 @@ filters! {
     Bandwidth => bandwidth::Bandwidth,
     /// Limits the bodies of requests.
     BodyLimit => body_limit::BodyLimit,
+    /// Limits how fast requests come.
+    RateLimit => rate_limit::Limiter,
+    /// Limits how many requests there are in a period.
+    Quota => quota::Limiter,
     /// Edits the fields of requests and responses.
     Headers => headers::Headers,
     /// Changes the path and the query that the endpoint sees.
@@ -337,9 +378,12 @@ mod tests {
         let built = chain(
             "filters = [
                { cors = { origins = ['*'] } }, { security_headers = {} },
-               { basic_auth = { file = 'users' } }, { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
+               { basic_auth = { file = 'users' } }, { jwt = { secret = '0123456789abcdef' } },
+               { api_key = {} }, { hmac = {} }, { forward_auth = { upstream = 'u', path = '/' } },
+               { acl = {} }, { ip_access = { deny = ['192.0.2.1'] } },
                { concurrency = { limit = 1 } },
                { bandwidth = { up = '1MiB/s' } }, { body_limit = { limit = '1MiB' } },
+               { rate_limit = { rate = '1/s' } }, { quota = { limit = 1, period = 'day' } },
                { headers = {} }, { rewrite = { strip_prefix = '/a' } }, { grpc_web = {} },
              ]",
         );

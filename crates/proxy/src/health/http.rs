@@ -5,13 +5,14 @@ use std::num::NonZeroU16;
 use bytes::{Bytes, BytesMut};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sluice_http::h1::{self, Decoded, Decoder, Framing, Limits, Persist, Scanner};
-use sluice_http::{Method, NameId, RequestHead, ResponseHead};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use sluice_http::h1::{self, Framing, Persist};
+use sluice_http::{NameId, RequestHead};
+use tokio::io::AsyncWriteExt;
 
 use super::dial::{Line, Over};
 use super::http2;
 use crate::address::Address;
+use crate::fetch::{read_answer, read_body};
 use crate::problem::{At, Problems};
 use crate::stream::Stream;
 use crate::value::Period;
@@ -93,7 +94,7 @@ impl Check {
         self.judge_status(head.status)?;
         match &self.body {
             None => Ok(()),
-            Some(text) => holds(&read_body(&mut stream, &mut buffer, framing).await?, text),
+            Some(text) => holds(&read_body(&mut stream, (&mut buffer, framing), BODY_CAP).await?, text),
         }
     }
 
@@ -136,50 +137,4 @@ fn holds(body: &[u8], text: &str) -> Result<(), String> {
         Some(_) => Ok(()),
         None => Err("the body does not hold the expected text".into()),
     }
-}
-
-/// The head of the answer; interim ones before it are passed over. The check's timeout bounds their number.
-async fn read_answer(stream: &mut Stream, buffer: &mut BytesMut) -> Result<(ResponseHead, Framing), String> {
-    loop {
-        let head = read_head(stream, buffer).await?;
-        let (head, framing) = h1::response(head, Method::Get, &Limits::default())
-            .map_err(|refusal| format!("invalid answer: {refusal}"))?;
-        if head.status >= 200 || head.status == 101 {
-            return Ok((head, framing));
-        }
-    }
-}
-
-async fn read_head(stream: &mut Stream, buffer: &mut BytesMut) -> Result<Bytes, String> {
-    let mut scanner = Scanner::default();
-    loop {
-        let found = scanner.scan(buffer, &Limits::default());
-        if let Some(end) = found.map_err(|refusal| format!("invalid answer: {refusal}"))? {
-            return Ok(buffer.split_to(end).freeze());
-        }
-        if stream.read_buf(buffer).await.map_err(|error| format!("receive: {error}"))? == 0 {
-            return Err("the connection closed before an answer".into());
-        }
-    }
-}
-
-async fn read_body(stream: &mut Stream, buffer: &mut BytesMut, framing: Framing) -> Result<Vec<u8>, String> {
-    let mut decoder = Decoder::new(framing, &Limits::default());
-    let mut body = Vec::new();
-    while body.len() < BODY_CAP {
-        match decoder.decode(buffer).map_err(|refusal| format!("invalid answer: {refusal}"))? {
-            Decoded::Data(bytes) => body.extend_from_slice(&bytes),
-            Decoded::Trailers(_) | Decoded::Done => break,
-            Decoded::More => {
-                let read = stream.read_buf(buffer).await.map_err(|error| format!("receive: {error}"))?;
-                if read == 0 && decoder.eof() {
-                    break;
-                } else if read == 0 {
-                    return Err("the body ended early".into());
-                }
-            }
-        }
-    }
-    body.truncate(BODY_CAP);
-    Ok(body)
 }

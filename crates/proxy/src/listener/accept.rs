@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 
-use super::{LocalListener, Open, admit, arrive};
+use super::{LocalListener, arrive};
 use crate::stream::Socket;
 use crate::worker::Worker;
 
@@ -69,7 +69,7 @@ pub async fn run(worker: Rc<Worker>, mut listener: Rc<LocalListener>, socket: Ac
                 failing = false;
                 // It may have changed while nobody came.
                 listener = worker.running().listener(&listener);
-                serve(&worker, &listener, socket, peer);
+                arrive::arrive(&worker, &listener, socket, peer);
             }
             // The client gave up while it waited; or there are no descriptors: wait for some.
             Some(Err(error)) if is_about_the_client(&error) => {}
@@ -96,24 +96,6 @@ pub async fn run(worker: Rc<Worker>, mut listener: Rc<LocalListener>, socket: Ac
             listener = worker.running().listener(&listener);
         }
     }
-}
-
-fn serve(worker: &Rc<Worker>, listener: &Rc<LocalListener>, socket: Socket, peer: SocketAddr) {
-    let proxied = listener.shared.proxy_protocol.as_ref().is_some_and(|policy| policy.concerns(peer));
-    let counted = match proxied {
-        // Its header says who the client is.
-        true => None,
-        false => match admit::admit(listener, peer.ip()) {
-            Ok(counted) => counted,
-            Err(_counted) => return,
-        },
-    };
-    let open = Open::count(listener, &worker.connections);
-    let (own, listener) = (Rc::clone(worker), Rc::clone(listener));
-    worker.world.spawn(async move {
-        arrive::arrive(own, listener, socket, peer).await;
-        drop((open, counted));
-    });
 }
 
 fn is_about_the_client(error: &io::Error) -> bool {

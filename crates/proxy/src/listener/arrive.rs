@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::admit::admit;
-use super::{LocalListener, proxy_header, secure};
+use super::{LocalListener, Open, proxy_header, secure};
 use crate::config::document::Protocol;
 use crate::facts::Scheme;
 use crate::protocol::{Arrival, http1, http2, socks5, tcp};
@@ -19,20 +19,49 @@ use crate::tls::Server;
 use crate::wire::Link;
 use crate::worker::Worker;
 
-/// Serves an accepted connection until it ends.
-pub async fn arrive(
-    worker: Rc<Worker>,
-    listener: Rc<LocalListener>,
-    mut socket: Socket,
-    mut peer: SocketAddr,
-) {
+/// Serves an accepted connection until it ends, in a task of its own.
+pub fn arrive(worker: &Rc<Worker>, listener: &Rc<LocalListener>, socket: Socket, peer: SocketAddr) {
+    let shared = &listener.shared;
+    let header = shared.proxy_protocol.as_ref().is_some_and(|policy| policy.concerns(peer));
+    let counted = match header {
+        // It says who the client is.
+        true => None,
+        false => match admit(listener, peer.ip()) {
+            Ok(counted) => counted,
+            Err(_counted) => return,
+        },
+    };
+    let open = (Open::count(listener, &worker.connections), counted);
+    let (own, listener) = (Rc::clone(worker), Rc::clone(listener));
+    if header || listener.tls.is_some() || shared.protocol != Protocol::Http {
+        return worker.world.spawn(async move {
+            set_up(own, listener, socket, peer).await;
+            drop(open);
+        });
+    }
+    // Idle connections are many, most of them such: their task has no room for a set-up.
+    let session = http1::Session::new(plain(own, peer), link(worker, Stream::Plain(socket)));
+    worker.world.spawn(async move {
+        http1::serve(session, listener).await;
+        drop(open);
+    });
+}
+
+fn plain(worker: Rc<Worker>, peer: SocketAddr) -> Arrival {
+    Arrival { worker, peer, scheme: Scheme::Http, tls: None }
+}
+
+fn link(worker: &Worker, stream: Stream) -> Link {
+    Link::new(stream, worker.world.clock, &worker.world.timers)
+}
+
+/// The set-up of a connection that has one, then its protocol.
+async fn set_up(worker: Rc<Worker>, listener: Rc<LocalListener>, mut socket: Socket, mut peer: SocketAddr) {
     // What came behind the PROXY header.
     let mut read = BytesMut::new();
     let mut _client = None;
     if let Some(policy) = listener.shared.proxy_protocol.as_ref().filter(|policy| policy.concerns(peer)) {
-        // Boxed: connections without such a header carry no room for it.
-        let header = proxy_header::receive(&worker, &listener, policy, (&mut socket, &mut read));
-        match Box::pin(header).await {
+        match proxy_header::receive(&worker, &listener, policy, (&mut socket, &mut read)).await {
             Ok(said) => peer = said.unwrap_or(peer),
             Err(_counted) => return,
         }
@@ -44,15 +73,16 @@ pub async fn arrive(
     if let Some(server) = listener.tls.clone() {
         return Box::pin(arrive_secured(worker, listener, server, (socket, read, peer))).await;
     }
-    let (clock, timers) = (worker.world.clock, Rc::clone(&worker.world.timers));
-    let mut link = Link::new(Stream::Plain(socket), clock, &timers);
+    let mut link = link(&worker, Stream::Plain(socket));
     link.buffer = read;
-    let arrival = Arrival { worker, peer, scheme: Scheme::Http, tls: None };
+    let arrival = plain(worker, peer);
     match listener.shared.protocol {
         Protocol::Tcp => Box::pin(tcp::serve(arrival, listener, link)).await,
         Protocol::Socks5 => Box::pin(socks5::serve(arrival, listener, link)).await,
         // Datagrams come as no connection.
-        Protocol::Http | Protocol::Udp => http1::serve(arrival, listener, link).await,
+        Protocol::Http | Protocol::Udp => {
+            Box::pin(http1::serve(http1::Session::new(arrival, link), listener)).await;
+        }
     }
 }
 
@@ -65,30 +95,13 @@ async fn arrive_secured(
 ) {
     let handshake = secure::secure(&worker, &listener, &server, (socket, read.freeze()));
     let Some((stream, secured)) = Box::pin(handshake).await else { return };
-    let link = Link::new(stream, worker.world.clock, &worker.world.timers);
+    let link = link(&worker, stream);
     let speaks_http2 = secured.alpn.as_deref() == Some("h2");
     let arrival = Arrival { worker, peer, scheme: Scheme::Https, tls: Some(secured) };
     match listener.shared.protocol {
         Protocol::Tcp => tcp::serve(arrival, listener, link).await,
         Protocol::Socks5 => socks5::serve(arrival, listener, link).await,
         _ if speaks_http2 => http2::serve(arrival, listener, link).await,
-        _ => http1::serve(arrival, listener, link).await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    type Arrive<F> = fn(Rc<Worker>, Rc<LocalListener>, Socket, SocketAddr) -> F;
-
-    fn size_of_arrive<F>(_: Arrive<F>) -> usize {
-        size_of::<F>()
-    }
-
-    #[test]
-    fn the_set_up_adds_little_to_a_connection() {
-        let size = size_of_arrive(arrive);
-        assert!(size <= 768, "the task of a connection has grown to {size} bytes");
+        _ => http1::serve(http1::Session::new(arrival, link), listener).await,
     }
 }

@@ -29,6 +29,13 @@ fn civil(days: u64) -> Civil {
     Civil { year: year_of_era + era * 400 + u64::from(month <= 2), month, day }
 }
 
+/// The days from this one, counted since 1970-01-01, to the first of the next month.
+pub fn days_left_of_month(day: u64) -> u64 {
+    let month = civil(day).month;
+    // The loop ends: no month has more days.
+    (1..=31).find(|days| civil(day + days).month != month).unwrap_or(31)
+}
+
 fn push_padded(mut value: u64, width: usize, out: &mut Vec<u8>) {
     let start = out.len();
     out.resize(start + width, b'0');

@@ -19,7 +19,7 @@ pub fn note(
 ) -> Instant {
     let now = worker.world.clock.now();
     exchange.phases.total = now.saturating_duration_since(exchange.started);
-    let cells = exchange.route_index.map_or(&running.unrouted, |route| &running.routes[route]);
+    let cells = exchange.route_index.map_or(&running.unrouted, |route| &running.routes[route as usize]);
     cells.finish(&Summary::from(&*exchange));
     let consumer = exchange.consumer.as_ref().and_then(|consumer| running.consumers.get(consumer.position));
     if let Some(cells) = consumer {

@@ -24,6 +24,8 @@ use crate::exchange::{Exchange, Outcome, Role, TargetForm};
 use crate::facts::Facts;
 use crate::failure::Failure;
 use crate::filter::{self, Entered, Flow, cors};
+
+use crate::limit::consumer::OfConsumer;
 use crate::listener::LocalListener;
 use crate::relay::End;
 use crate::route::Lookup;
@@ -75,12 +77,19 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
     }
     forwarded::apply(&mut request.head, exchange, &place.listener.shared.forwarded);
     let events = place.worker.events();
-    let entered = filter::request_phase(&route.filters, &place.scene(&events), (exchange, request)).await;
-    let Entered { count, flow } = entered;
+    let scene = place.scene(&events);
+    let Entered { count, mut flow } =
+        filter::request_phase(&route.filters, &scene, (exchange, request)).await;
+    // Every filter has passed it: it is known who is asking.
+    if let (Ok(Flow::Continue), Some(limits)) = (&flow, limits_of_consumer(place, exchange)) {
+        // In a box, since few consumers have limits: every exchange would carry the size.
+        let held = Box::pin(limits.enforce(scene.world, exchange, &request.head)).await;
+        flow = held.map(|()| Flow::Continue);
+    }
     let acted = if matches!(flow, Ok(Flow::Continue)) {
         // So that the future has no room for an answer beside the action's.
         drop(flow);
-        act(place, route, exchange, request).await
+        act(place, &scene, route, (exchange, request)).await
     } else {
         exchange.outcome = Outcome::Answered;
         flow.and_then(|flow| match flow {
@@ -90,7 +99,10 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
     };
     let mut response = match acted {
         Ok(Acted::Switched(head, connection)) => return Handled::Switched(head, connection),
-        Ok(Acted::Response(response)) => response,
+        Ok(Acted::Response(mut response)) => {
+            exchange.limits.tell(&mut response.head.fields);
+            response
+        }
         Err(failure) => fail(place, exchange, request, failure),
     };
     let mut left = count;
@@ -134,7 +146,7 @@ pub async fn admit<'a>(
     let index = model.streams.find(&exchange.facts(&head), now).ok_or(Failure::NoRoute)?;
     let route = &model.routes[index];
     exchange.route = Arc::clone(&place.running.names[index]);
-    exchange.route_index = Some(index);
+    exchange.route_index = u32::try_from(index).ok();
     // The check of the document lets no other action pass, and no filter that answers.
     let Action::Forward(forward) = &route.action else { return Err(Failure::Internal) };
     let mut request = Request { head, body: Body::Empty };
@@ -186,7 +198,7 @@ fn find<'a>(place: &'a Place<'_>, exchange: &mut Exchange, request: &Request) ->
             let found = &model.routes[route];
             exchange.params = params;
             exchange.route = Arc::clone(&place.running.names[route]);
-            exchange.route_index = Some(route);
+            exchange.route_index = u32::try_from(route).ok();
             if found.action.is_proxy() {
                 exchange.role = Role::Proxy;
             }
@@ -222,21 +234,24 @@ fn check_name(place: &Place<'_>, exchange: &Exchange, request: &Request) -> Resu
 
 async fn act(
     place: &Place<'_>,
+    scene: &Scene<'_>,
     route: &Route,
-    exchange: &mut Exchange,
-    request: &mut Request,
+    (exchange, request): (&mut Exchange, &mut Request),
 ) -> Result<Acted, Failure> {
-    let events = place.worker.events();
-    let scene = place.scene(&events);
     match &route.action {
-        Action::Forward(forward) => forward.run(&scene, exchange, request).await,
+        Action::Forward(forward) => forward.run(scene, exchange, request).await,
         Action::ForwardProxy(proxy) => {
             let outward = place.running.outward.as_deref().ok_or(Failure::Internal)?;
-            Box::pin(proxy.run((&scene, outward), exchange, request)).await
+            Box::pin(proxy.run((scene, outward), exchange, request)).await
         }
         Action::Respond(respond) => {
             exchange.outcome = Outcome::Answered;
             Ok(Acted::Response(respond.answer(exchange, &request.head)))
+        }
+        Action::Token(token) => {
+            exchange.outcome = Outcome::Answered;
+            // In a box: few routes have it.
+            Box::pin(token.run(&scene, exchange, request)).await.map(Acted::Response)
         }
         Action::Redirect(redirect) => {
             exchange.outcome = Outcome::Answered;
@@ -245,10 +260,17 @@ async fn act(
     }
 }
 
+/// The limits in the record of the consumer that is asking, if it has any.
+fn limits_of_consumer<'a>(place: &'a Place<'_>, exchange: &Exchange) -> Option<&'a OfConsumer> {
+    let limits = place.running.snapshot.consumer_limits.get(exchange.consumer.as_ref()?.position)?;
+    (!limits.is_empty()).then_some(limits)
+}
+
 /// The only place in the pipeline where a failure becomes an answer.
 fn fail(place: &Place<'_>, exchange: &mut Exchange, request: &Request, failure: Failure) -> Response {
     exchange.outcome = Outcome::Failed(failure);
     let mut response = problem_answer::answer(failure, exchange, Form::of(&request.head));
+    exchange.limits.tell(&mut response.head.fields);
     mark(place, exchange, &mut response);
     response
 }

@@ -91,9 +91,7 @@ pub fn answer(failure: Failure, exchange: &Exchange, form: Form) -> Response {
         }
         Form::Grpc | Form::GrpcWeb(_) => {
             head.fields.append(NameId::ContentType, b"application/grpc");
-            head.fields.append(NameId::GrpcStatus, row.grpc.to_string().as_bytes());
-            // The sentences are plain ASCII without "%": nothing in them needs gRPC's percent-encoding.
-            head.fields.append(NameId::GrpcMessage, row.public.as_bytes());
+            failure.tell_grpc(&mut head.fields);
             Vec::new()
         }
     };
@@ -126,7 +124,7 @@ fn append_fields(failure: Failure, row: &Row, exchange: &Exchange, head: &mut Re
     match failure {
         // It must be there, even when it is empty (RFC 9110 section 15.5.6).
         Failure::MethodNotAllowed => fields.append(NameId::Allow, exchange.allow.as_bytes()),
-        Failure::Overloaded | Failure::RateLimited | Failure::Draining => {
+        Failure::Overloaded | Failure::RateLimited | Failure::LimitUnavailable | Failure::Draining => {
             fields.append(NameId::RetryAfter, b"1");
         }
         // Without a challenge the client is not told which credentials would do; then there is no field.
@@ -257,8 +255,9 @@ mod tests {
         for &failure in Failure::ALL {
             let fields = answer(failure, &exchange, Form::ProblemJson).head.fields;
             assert_eq!(fields.contains(NameId::Allow), failure == Failure::MethodNotAllowed, "{failure:?}");
-            let wait = matches!(failure, Failure::Overloaded | Failure::RateLimited | Failure::Draining);
-            assert_eq!(fields.contains(NameId::RetryAfter), wait, "{failure:?}");
+            let wait =
+                [Failure::Overloaded, Failure::RateLimited, Failure::LimitUnavailable, Failure::Draining];
+            assert_eq!(fields.contains(NameId::RetryAfter), wait.contains(&failure), "{failure:?}");
         }
     }
 
@@ -286,6 +285,32 @@ mod tests {
             fixture::values(&response.head.fields, "grpc-message"),
             ["The service did not answer in time."]
         );
+    }
+
+    #[test]
+    fn every_failure_has_the_status_of_grpc_that_its_status_of_http_stands_for() {
+        for failure in Failure::ALL.iter().copied() {
+            let response = answer(failure, &fixture::exchange("/"), Form::Grpc);
+            let told = fixture::values(&response.head.fields, "grpc-status").concat().parse::<u8>().unwrap();
+            // CANCELLED 1, UNKNOWN 2, INVALID_ARGUMENT 3, DEADLINE_EXCEEDED 4, PERMISSION_DENIED 7,
+            // RESOURCE_EXHAUSTED 8, FAILED_PRECONDITION 9, UNIMPLEMENTED 12, INTERNAL 13, UNAVAILABLE 14,
+            // UNAUTHENTICATED 16.
+            let expected: &[u8] = match failure.row().status {
+                400 => &[3],
+                401 | 407 => &[16],
+                403 => &[7],
+                404 | 405 | 501 | 505 => &[12],
+                408 | 504 => &[4, 14],
+                413 | 414 | 429 | 431 => &[8],
+                417 | 421 => &[9],
+                499 => &[1],
+                500 => &[13],
+                502 | 503 => &[13, 14],
+                508 => &[9],
+                other => panic!("{}: no status of gRPC is known for {other}", failure.code()),
+            };
+            assert!(expected.contains(&told), "{}: {told}", failure.code());
+        }
     }
 
     #[test]

@@ -14,11 +14,12 @@ use sluice_http::socks5::{self, Authentication, Invalid, Method, Parsed, Reply, 
 use sluice_http::{Body, NameId, Request, RequestHead};
 
 use super::Arrival;
-use crate::action::Action;
 use crate::bandwidth;
+use crate::config::model::Route;
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::Failure;
 use crate::filter::Built;
+use crate::filter::basic_auth::BasicAuth;
 use crate::listener::LocalListener;
 use crate::observe::access_log::Captured;
 use crate::pipeline::{self, Handled, Place};
@@ -46,7 +47,7 @@ pub async fn serve(arrival: Arrival, listener: Rc<LocalListener>, mut link: Link
     let started = worker.world.clock.now();
     link.expect_within(started, listener.shared.timeouts.head);
     let mut exchange = arrival.begin(&listener, started, None);
-    match negotiate(&arrival, &running, &mut link).await {
+    match negotiate((&arrival, &listener), &running, &mut link).await {
         Ok((target, claim)) => {
             link.expect_nothing();
             let served = Served { arrival: &arrival, listener: &listener, running: &running };
@@ -72,13 +73,12 @@ pub async fn serve(arrival: Arrival, listener: Rc<LocalListener>, mut link: Link
 
 /// Greeting, method, credentials, request.
 async fn negotiate(
-    arrival: &Arrival,
+    (arrival, listener): (&Arrival, &LocalListener),
     running: &Running,
     link: &mut Link,
 ) -> Result<(Target, Option<Claim>), Broken> {
     let offered = message(link, socks5::greeting).await?;
-    let asks =
-        running.snapshot.model.routes.iter().any(|route| proxies(&route.action) && asks(&route.filters));
+    let asks = passwords(running, listener).next().is_some();
     // A client that offers no password may still be let in by a route that asks for none.
     let wanted = if asks && offered.password { Authentication::Password } else { Authentication::None };
     let method = offered.choose(wanted);
@@ -86,12 +86,16 @@ async fn negotiate(
     let claim = match method {
         Method::Unacceptable => return Err(Broken::Refused),
         Method::None => None,
-        Method::Password => Some(credentials(arrival, running, link).await?),
+        Method::Password => Some(credentials((arrival, listener), running, link).await?),
     };
     Ok((message(link, socks5::request).await?, claim))
 }
 
-async fn credentials(arrival: &Arrival, running: &Running, link: &mut Link) -> Result<Claim, Broken> {
+async fn credentials(
+    (arrival, listener): (&Arrival, &LocalListener),
+    running: &Running,
+    link: &mut Link,
+) -> Result<Claim, Broken> {
     let (user, password) = message(link, |bytes| {
         Ok(match socks5::credentials(bytes)? {
             Parsed::More => Parsed::More,
@@ -103,11 +107,8 @@ async fn credentials(arrival: &Arrival, running: &Running, link: &mut Link) -> R
     })
     .await?;
     let now = arrival.worker.world.clock.now();
-    let filters = running.snapshot.model.routes.iter().filter(|route| proxies(&route.action));
-    for filter in filters.flat_map(|route| &route.filters) {
-        if let Built::BasicAuth(filter) = filter
-            && filter.verify(&user, &password, now).await.is_ok()
-        {
+    for filter in passwords(running, listener) {
+        if filter.verify(&user, &password, now).await.is_ok() {
             send(link, socks5::credentials_reply(Verdict::Accepted).to_vec()).await?;
             return Ok((user, password));
         }
@@ -116,12 +117,19 @@ async fn credentials(arrival: &Arrival, running: &Running, link: &mut Link) -> R
     Err(Broken::Refused)
 }
 
-fn proxies(action: &Action) -> bool {
-    matches!(action, Action::ForwardProxy(_))
-}
-
-fn asks(filters: &[Built]) -> bool {
-    filters.iter().any(|filter| matches!(filter, Built::BasicAuth(_)))
+/// What asks for a password on the routes that this listener's clients may reach. Which of them decides is not
+/// known before the request.
+fn passwords<'a>(
+    running: &'a Running,
+    listener: &'a LocalListener,
+) -> impl Iterator<Item = &'a BasicAuth> + use<'a> {
+    let mine = |route: &&Route| {
+        let listeners = &route.listeners;
+        route.action.is_proxy()
+            && (listeners.is_empty() || listeners.iter().any(|name| **name == *listener.name))
+    };
+    let filters = running.snapshot.model.routes.iter().filter(mine).flat_map(|route| &route.filters);
+    filters.filter_map(|filter| if let Built::BasicAuth(filter) = filter { Some(filter) } else { None })
 }
 
 /// Reads one message; what comes behind it stays in the buffer.

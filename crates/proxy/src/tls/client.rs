@@ -90,6 +90,11 @@ impl Client {
         Some(Arc::new(Client { configs, policy: policy.clone(), made_of }))
     }
 
+    /// TLS to a server beside the upstreams, without a certificate of ours; reads the authorities.
+    pub fn outgoing(policy: &ClientPolicy, at: &At, problems: &mut Problems) -> Option<Arc<Client>> {
+        Client::load(policy, None, (None, &mut System::default()), at, problems)
+    }
+
     /// What a handshake is made with.
     pub fn config(&self, offer: Offer) -> &Arc<ClientConfig> {
         &self.configs[offer as usize]

@@ -15,7 +15,8 @@ use crate::value::{Period, Ratio};
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoolConfig {
-    /// Idle connections kept for each endpoint by each worker. Default 64; 0 keeps none.
+    /// Idle connections kept for each endpoint by each worker. Default 1024: those that bursts leave behind end
+    /// after `idle_timeout`. 0 keeps none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_idle: Option<u16>,
     /// Connections to each endpoint, of all workers together. Default: no limit.
@@ -135,7 +136,7 @@ impl BudgetConfig {
 impl PoolConfig {
     pub(super) fn policy(self) -> PoolPolicy {
         PoolPolicy {
-            max_idle: self.max_idle.map_or(64, usize::from),
+            max_idle: self.max_idle.map_or(1024, usize::from),
             max_connections: self.max_connections.map(|count| usize::from(count.get())),
             max_requests: self.max_requests.map(NonZeroU32::get),
             queue: self.queue.map_or(100, |count| count as usize),

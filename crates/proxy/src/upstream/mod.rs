@@ -7,6 +7,7 @@
 
 pub mod affinity;
 pub mod attempt;
+pub mod call;
 pub mod config;
 pub mod connection;
 pub mod http2;

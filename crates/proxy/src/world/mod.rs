@@ -3,6 +3,7 @@
 //! Promise: nothing else in the data plane reads a clock, draws a number or spawns. A test builds a world
 //! from a seed.
 
+mod patience;
 mod timers;
 
 use std::cell::{Cell, RefCell};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sluice_traffic::{Moment, Rng};
 
+pub use patience::Patience;
 pub use timers::{Deadline, Timers};
 
 /// Reads the clocks. Copy it freely: it is the process's start and nothing more.

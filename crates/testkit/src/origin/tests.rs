@@ -118,7 +118,7 @@ mod with_peers {
         nginx.kill().await;
         assert!(tokio::net::TcpStream::connect(nginx.address()).await.is_err());
         let origin = Origin::start(Reply::echo()).await;
-        let haproxy = Peer::haproxy(origin.address()).await;
+        let haproxy = Peer::haproxy(origin.address(), "").await;
         assert_eq!(http::get(haproxy.address(), "/x").await.json()["target"], "/x");
         let files = Scratch::new();
         files.write("a.txt", "file");

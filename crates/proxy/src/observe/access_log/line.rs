@@ -128,6 +128,8 @@ impl Record<'_> {
             line.count("http.response.status_code", u64::from(self.exchange.status));
         }
         line.text("outcome", self.exchange.outcome.code().as_bytes());
+        let limit = self.exchange.limits.word().filter(|word| *word != "passed");
+        line.text("limit", limit.unwrap_or_default().as_bytes());
         line.text("listener", client.listener.as_bytes());
         line.text("route", self.exchange.route.as_bytes());
         line.text("upstream", self.exchange.upstream.as_bytes());

@@ -16,6 +16,7 @@ use sluice_http::socks5;
 use super::histogram::Histogram;
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::Failure;
+use crate::limit::record::{Kind, Ruling, Tally};
 use crate::tls::TlsRefusal;
 
 /// A number that only grows, written by one worker and read by anybody.
@@ -100,6 +101,8 @@ pub struct Summary {
     pub received: u64,
     /// Body bytes to the client.
     pub sent: u64,
+    /// What limits and quotas ruled.
+    pub limits: Tally,
 }
 
 impl From<&Exchange> for Summary {
@@ -110,6 +113,7 @@ impl From<&Exchange> for Summary {
             duration: exchange.phases.total,
             received: exchange.received,
             sent: exchange.sent,
+            limits: exchange.limits.tally,
         }
     }
 }
@@ -129,6 +133,7 @@ pub(super) struct RouteBlock {
     pub(super) duration: Histogram,
     pub(super) received: Counter,
     pub(super) sent: Counter,
+    pub(super) limits: [[Counter; Ruling::ALL.len()]; Kind::ALL.len()],
 }
 
 impl RouteCells {
@@ -140,6 +145,13 @@ impl RouteCells {
         block.duration.record(summary.duration);
         block.received.add(summary.received);
         block.sent.add(summary.sent);
+        if !summary.limits.is_empty() {
+            for (kind, ruling) in Kind::ALL.iter().flat_map(|kind| Ruling::ALL.map(|ruling| (*kind, ruling)))
+            {
+                let count = summary.limits.get(kind, ruling);
+                block.limits[kind as usize][ruling as usize].add(u64::from(count));
+            }
+        }
     }
 
     /// What was counted; `None` before the first exchange.
@@ -155,6 +167,7 @@ impl Default for RouteBlock {
             duration: Histogram::default(),
             received: Counter::new(),
             sent: Counter::new(),
+            limits: [const { [const { Counter::new() }; Ruling::ALL.len()] }; Kind::ALL.len()],
         }
     }
 }
@@ -377,6 +390,7 @@ mod tests {
             duration: Duration::from_millis(2),
             received: 3,
             sent: 5,
+            limits: Tally::default(),
         });
         let block = cells.block().unwrap();
         assert_eq!(block.exchanges[2 + Failure::UpstreamReset as usize][5].get(), 1);

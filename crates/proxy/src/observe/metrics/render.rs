@@ -17,6 +17,7 @@ use super::exposition::{Exposition, Family, Kind};
 use super::histogram::Merged;
 use super::{ConsumerCells, ListenerCells, Registry};
 use crate::failure::Failure;
+use crate::limit::record::{self, Ruling};
 use crate::tls::TlsRefusal;
 
 fn sum<C>(blocks: &[Arc<C>], cell: impl Fn(&C) -> &Counter) -> u64 {
@@ -172,6 +173,11 @@ impl Registry {
         };
         bytes("sluice_http_request_body_bytes_total", "Body bytes from clients", |block| &block.received);
         bytes("sluice_http_response_body_bytes_total", "Body bytes to clients", |block| &block.sent);
+        let help = "What rate limits and quotas ruled, by route";
+        let mut family = out.family("sluice_limit_decisions_total", help, Kind::Counter);
+        for (route, blocks) in &asked {
+            write_limits(&mut family, route, blocks);
+        }
     }
 
     fn write_upstreams(&self, out: &mut Exposition) {
@@ -236,6 +242,19 @@ impl Registry {
         for (labels, blocks) in &all {
             let idle: i64 = blocks.iter().map(|block| block.idle.get()).sum();
             family.sample(&[("upstream", &labels[0]), ("endpoint", &labels[1])], idle as f64);
+        }
+    }
+}
+
+fn write_limits(family: &mut Family<'_>, route: &str, blocks: &[&RouteBlock]) {
+    for kind in record::Kind::ALL {
+        for ruling in Ruling::ALL {
+            let cell = |block: &&RouteBlock| block.limits[kind as usize][ruling as usize].get();
+            let count: u64 = blocks.iter().map(cell).sum();
+            if count > 0 {
+                let labels = [("route", route), ("limit", kind.word()), ("decision", ruling.word())];
+                family.sample(&labels, count);
+            }
         }
     }
 }

@@ -67,7 +67,14 @@ fn check_labels(text: &str) {
 }
 
 fn summary(status: u16, outcome: Outcome, millis: u64) -> Summary {
-    Summary { status, outcome, duration: Duration::from_millis(millis), received: 10, sent: 100 }
+    Summary {
+        status,
+        outcome,
+        duration: Duration::from_millis(millis),
+        received: 10,
+        sent: 100,
+        limits: Default::default(),
+    }
 }
 
 fn busy() -> Registry {

@@ -23,11 +23,18 @@ use crate::wire::{Link, Outbox};
 pub struct Conn {
     /// The connection.
     pub link: RefCell<Link>,
-    body: RefCell<Incoming>,
-    interims: RefCell<VecDeque<ResponseHead>>,
-    leaving: RefCell<Outbox>,
+    /// None when the request has no body, and between two exchanges.
+    body: RefCell<Option<Box<Incoming>>>,
+    /// None unless there are some, which is rare.
+    interims: RefCell<Option<Box<Interims>>>,
     /// Whether the client waits for 100 Continue.
     expects: Cell<Expects>,
+}
+
+/// Interim responses on their way out.
+struct Interims {
+    waiting: VecDeque<ResponseHead>,
+    leaving: Outbox,
 }
 
 /// The request body that is arriving.
@@ -86,16 +93,8 @@ impl Conn {
     pub fn new(link: Link) -> Rc<Conn> {
         Rc::new(Conn {
             link: RefCell::new(link),
-            body: RefCell::new(Incoming {
-                decoder: Decoder::new(Framing::None, &Limits::default()),
-                received: 0,
-                limit: 0,
-                stall: Duration::ZERO,
-                failed: None,
-                refusal: None,
-            }),
+            body: RefCell::default(),
             interims: RefCell::default(),
-            leaving: RefCell::new(Outbox::new(Vec::new())),
             expects: Cell::new(Expects::Nothing),
         })
     }
@@ -112,6 +111,12 @@ impl Conn {
     /// The connection alone.
     pub fn into_link(self) -> Link {
         self.link.into_inner()
+    }
+
+    /// Lets go of what an exchange needed.
+    pub fn rest_between(&self) {
+        self.body.take();
+        self.link.borrow_mut().rest();
     }
 
     /// Whether bytes of a next request stand in the buffer.
@@ -147,18 +152,16 @@ impl Conn {
 
     /// Makes the body that follows the head just read.
     pub fn body(self: &Rc<Self>, framing: Framing, limits: &Limits, limit: u64, stall: Duration) -> Body {
-        let mut incoming = self.body.borrow_mut();
-        *incoming = Incoming {
-            decoder: Decoder::new(framing, limits),
-            received: 0,
-            limit,
-            stall,
-            failed: None,
-            refusal: None,
-        };
+        if framing == Framing::None {
+            self.body.take();
+            return Body::Empty;
+        }
+        let decoder = Decoder::new(framing, limits);
+        let incoming = Incoming { decoder, received: 0, limit, stall, failed: None, refusal: None };
+        let mut body = self.body.borrow_mut();
+        let incoming = body.insert(Box::new(incoming));
         let link = &mut *self.link.borrow_mut();
         match framing {
-            Framing::None => Body::Empty,
             Framing::Length(length) if length <= link.buffer.len() as u64 && length > 0 => {
                 // It came with the head: no stream is needed, and it can be sent again on a retry.
                 match incoming.decoder.decode(&mut link.buffer) {
@@ -181,17 +184,18 @@ impl Conn {
 
     /// Body bytes received in this exchange.
     pub fn received(&self) -> u64 {
-        self.body.borrow().received
+        self.body.borrow().as_ref().map_or(0, |body| body.received)
     }
 
     /// The refusal that the body's framing met, if it did.
     pub fn body_refusal(&self) -> Option<Refusal> {
-        self.body.borrow().refusal
+        self.body.borrow().as_ref().and_then(|body| body.refusal)
     }
 
     /// What is left of the request's body.
     pub fn rest(&self) -> Rest {
         let body = self.body.borrow();
+        let Some(body) = &*body else { return Rest::Nothing };
         match (body.failed, body.decoder.is_done(), body.decoder.left()) {
             (None, true, _) => Rest::Nothing,
             (None, false, Some(left)) if left <= LITTLE && self.expects.get() != Expects::Continue => {
@@ -223,25 +227,30 @@ impl Conn {
                 Expects::Nothing => {}
             }
         }
-        self.interims.borrow_mut().push_back(head);
+        let fresh = || Box::new(Interims { waiting: VecDeque::new(), leaving: Outbox::new(Vec::new()) });
+        self.interims.borrow_mut().get_or_insert_with(fresh).waiting.push_back(head);
     }
 
     /// Sends the interim responses that wait; an error means that the client is gone.
     pub fn poll_interims(&self, stall: Duration, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let leaving = &mut *self.leaving.borrow_mut();
-            ready!(self.link.borrow_mut().poll_flush(leaving, stall, cx))?;
-            let Some(head) = self.interims.borrow_mut().pop_front() else { return Poll::Ready(Ok(())) };
+        let mut interims = self.interims.borrow_mut();
+        while let Some(found) = &mut *interims {
+            ready!(self.link.borrow_mut().poll_flush(&mut found.leaving, stall, cx))?;
+            let Some(head) = found.waiting.pop_front() else {
+                *interims = None;
+                break;
+            };
             let mut text = Vec::with_capacity(128);
             h1::interim_head(&head, &mut text);
-            *leaving = Outbox::new(text);
+            found.leaving = Outbox::new(text);
         }
+        Poll::Ready(Ok(()))
     }
 
     /// Whether the client has left while its answer is being made. Bytes of a next request are kept, up to
     /// a buffer's worth. A client that closes its sending half has left: that is how HTTP/1 clients abort.
     pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.body.borrow().decoder.is_done() {
+        if self.body.borrow().as_ref().is_some_and(|body| !body.decoder.is_done()) {
             // Whoever reads the body will see it.
             return Poll::Pending;
         }
@@ -312,12 +321,15 @@ impl Source for Arriving {
         if conn.expects.get() == Expects::Continue {
             // Somebody wants the body and no endpoint has said 100 yet: the client must be told.
             conn.interim(ResponseHead::new(100));
-            let stall = conn.body.borrow().stall;
-            if let Poll::Ready(Err(_)) = conn.poll_interims(stall, cx) {
-                conn.body.borrow_mut().failed = Some(BodyError::Incomplete);
+            let stall = conn.body.borrow().as_ref().map_or(Duration::ZERO, |body| body.stall);
+            if let Poll::Ready(Err(_)) = conn.poll_interims(stall, cx)
+                && let Some(body) = &mut *conn.body.borrow_mut()
+            {
+                body.failed = Some(BodyError::Incomplete);
             }
         }
-        let body = &mut *conn.body.borrow_mut();
+        let mut body = conn.body.borrow_mut();
+        let Some(body) = &mut *body else { return Poll::Ready(None) };
         if let Some(error) = body.failed {
             return Poll::Ready(Some(Err(error)));
         }
@@ -327,7 +339,7 @@ impl Source for Arriving {
     }
 
     fn length(&self) -> Option<u64> {
-        self.0.body.borrow().decoder.left()
+        self.0.body.borrow().as_ref().and_then(|body| body.decoder.left())
     }
 }
 

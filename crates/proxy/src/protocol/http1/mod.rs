@@ -45,8 +45,8 @@ pub struct Session {
 const LAST_CHANCE: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Serves a connection until it ends.
-pub async fn serve(arrival: Arrival, mut listener: Rc<LocalListener>, link: Link) {
-    let session = Session { conn: Conn::new(link), arrival };
+pub async fn serve(session: Session, listener: Rc<LocalListener>) {
+    let mut listener = listener;
     let mut served = 0;
     let mut now = session.arrival.worker.world.clock.now();
     loop {
@@ -57,11 +57,11 @@ pub async fn serve(arrival: Arrival, mut listener: Rc<LocalListener>, link: Link
         listener = running.listener(&listener);
         let (next, ended) = Box::pin(exchange::run(&session, &listener, running, served + 1)).await;
         match next {
-            Next::Wait => session.conn.link.borrow_mut().rest(),
+            Next::Wait => session.conn.rest_between(),
             Next::Again => {
                 served += 1;
                 now = ended;
-                session.conn.link.borrow_mut().rest();
+                session.conn.rest_between();
             }
             Next::Gone => return,
             Next::Http2 => {
@@ -75,6 +75,11 @@ pub async fn serve(arrival: Arrival, mut listener: Rc<LocalListener>, link: Link
 }
 
 impl Session {
+    /// A connection that has begun.
+    pub fn new(arrival: Arrival, link: Link) -> Session {
+        Session { conn: Conn::new(link), arrival }
+    }
+
     /// Waits for the first byte of a request; false when the connection is over instead. A client that
     /// was accepted while we stop has a moment for its first request.
     async fn wait(&self, listener: &LocalListener, served: u32, now: Instant) -> bool {
@@ -106,7 +111,7 @@ mod tests {
     use crate::worker::Running;
 
     type Run<F> = fn(&'static Session, &'static Rc<LocalListener>, Rc<Running>, u32) -> F;
-    type Serve<F> = fn(Arrival, Rc<LocalListener>, Link) -> F;
+    type Serve<F> = fn(Session, Rc<LocalListener>) -> F;
 
     fn size_of_run<F>(_: Run<F>) -> usize {
         size_of::<F>()
@@ -122,7 +127,7 @@ mod tests {
             exchange::run(session, listener, running, served)
         });
         assert!(exchange <= 4096, "the future of an exchange has grown to {exchange} bytes");
-        let idle = size_of_serve(serve);
-        assert!(idle <= 512, "the task of an idle connection has grown to {idle} bytes");
+        let idle = size_of_serve(serve) + size_of::<Conn>();
+        assert!(idle <= 448, "the task and state of an idle connection has grown to {idle} bytes");
     }
 }

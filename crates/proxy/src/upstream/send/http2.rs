@@ -17,16 +17,16 @@ use sluice_http::h1::{Framing, Persist};
 use sluice_http::{Body, BodyError, Frame, NameId, Request, ResponseHead, Source};
 use sluice_traffic::retry::Sent;
 
-use super::upload::{Patience, Stuck, Upload};
 use super::{Answer, CONTINUE_WAIT, Lost, MAX_INTERIMS, Scope, Terms, client_failure, framing_of, invalid};
 use crate::failure::Failure;
 use crate::h2_message;
+use crate::h2_push::{Push, Stuck};
 use crate::h2_stream::StreamEnd;
 use crate::relay::End;
 use crate::upstream::http2::Slot;
 use crate::upstream::live::InFlight;
 use crate::websocket;
-use crate::world::Deadline;
+use crate::world::{Deadline, Patience};
 
 const NOTHING_SENT: Lost =
     Lost { failure: Failure::UpstreamReset, sent: Sent::Nothing, scope: Scope::Connection };
@@ -59,7 +59,7 @@ pub(super) async fn exchange(
     let patience = || Patience::new(terms.timers.deadline(), terms.clock);
     let mut waiting = Await {
         response,
-        upload: Upload::new(body, stream, owed, patience()),
+        upload: Push::new(body, stream, owed, patience()),
         patience: patience(),
         interims: 0,
         hold: streamed && request.head.fields.contains(NameId::Expect),
@@ -90,7 +90,7 @@ pub(super) async fn exchange(
 /// Waiting for the head of the answer.
 struct Await {
     response: ResponseFuture,
-    upload: Upload,
+    upload: Push,
     patience: Patience,
     /// Interim answers it has sent.
     interims: u32,
@@ -110,10 +110,10 @@ impl Await {
         self.poll_interims(terms, cx)?;
         let sending = match self.hold {
             true => Poll::Pending,
-            false => self.upload.poll(terms.timeouts.idle, cx),
+            false => poll_upload(&mut self.upload, terms.timeouts.idle, cx),
         };
         // A request that could not be sent was reset by us: that is no answer of the endpoint.
-        let stuck = matches!(sending, Poll::Ready(Err(_)));
+        let stuck = matches!(sending, Poll::Ready(Err(Stuck::Body(_) | Stuck::Stalled)));
         let polled = Pin::new(&mut self.response).poll(cx);
         if let Poll::Ready(response) = polled
             && (response.is_ok() || !stuck)
@@ -125,11 +125,13 @@ impl Await {
         }
         match sending {
             Poll::Ready(Err(Stuck::Body(error))) => Poll::Ready(Err(something(client_failure(error)))),
-            Poll::Ready(Err(Stuck::TimedOut)) => Poll::Ready(Err(something(Failure::UpstreamTimeout))),
-            Poll::Ready(Ok(())) => match self.patience.poll_over(terms.timeouts.first_byte, cx) {
-                true => Poll::Ready(Err(something(Failure::UpstreamTimeout))),
-                false => Poll::Pending,
-            },
+            Poll::Ready(Err(Stuck::Stalled)) => Poll::Ready(Err(something(Failure::UpstreamTimeout))),
+            Poll::Ready(Ok(()) | Err(Stuck::Refused)) => {
+                match self.patience.poll_over(terms.timeouts.first_byte, cx) {
+                    true => Poll::Ready(Err(something(Failure::UpstreamTimeout))),
+                    false => Poll::Pending,
+                }
+            }
             Poll::Pending if self.hold && self.patience.poll_over(CONTINUE_WAIT, cx) => {
                 self.release();
                 cx.waker().wake_by_ref();
@@ -160,6 +162,18 @@ impl Await {
         }
         Ok(())
     }
+}
+
+/// Goes on with a request's body. When that cannot go on for a reason of ours or the client's, the endpoint is
+/// told by a reset; why it takes no more it says itself, in its answer.
+fn poll_upload(upload: &mut Push, limit: Duration, cx: &mut Context<'_>) -> Poll<Result<(), Stuck>> {
+    let sent = ready!(upload.poll(limit, cx));
+    match sent {
+        Ok(()) => {}
+        Err(Stuck::Refused) => upload.give_up(),
+        Err(Stuck::Body(_) | Stuck::Stalled) => upload.reset(Reason::CANCEL),
+    }
+    Poll::Ready(sent)
 }
 
 /// What an error of a stream means for its exchange. An endpoint that refuses a stream, or goes away before it,
@@ -210,7 +224,7 @@ struct Line {
 /// The body of an endpoint's answer.
 struct Reply {
     stream: RecvStream,
-    upload: Upload,
+    upload: Push,
     /// Content still to come, when Content-Length says how much.
     length: Option<u64>,
     /// Bytes given out whose window has not been given back: they may still be on their way.
@@ -229,7 +243,7 @@ impl Reply {
             // Whoever asks for more has got rid of what came before. Fails only for more than was received.
             let _ = self.stream.flow_control().release_capacity(held);
         }
-        if self.upload.poll(self.idle, cx).is_ready() {
+        if poll_upload(&mut self.upload, self.idle, cx).is_ready() {
             // Sent, or not wanted: the answer may be complete either way.
             self.upload.give_up();
         }

@@ -6,7 +6,6 @@
 
 mod http1;
 mod http2;
-mod upload;
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};

@@ -1,0 +1,161 @@
+//! Rate limits: how fast requests may come.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sluice_http::RequestHead;
+use sluice_traffic::limit::Decision;
+use sluice_traffic::limit::bucket::Bucket;
+use sluice_traffic::limit::fixed::Fixed;
+use sluice_traffic::limit::sliding::Sliding;
+
+use super::key::{Key, Per};
+use super::record::Manner;
+use super::remote::{Count, Mark, Remote};
+use super::{Limits, OnRedisFailure, Uncounted};
+use crate::exchange::Exchange;
+use crate::failure::Failure;
+use crate::value::Rate;
+use crate::world::World;
+
+/// How requests are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// Permits come back one by one.
+    Bucket(Bucket),
+    /// So many in each period of the clock.
+    Fixed(Fixed, Duration),
+    /// So many within any period.
+    Sliding(Sliding),
+}
+
+/// The burst of a rate that names none: the requests of one second, at least one.
+pub fn burst(rate: Rate) -> u64 {
+    let of_second = f64::from(rate.count) / rate.period.0.as_secs_f64();
+    (of_second as u64).clamp(1, u64::from(rate.count))
+}
+
+impl Algorithm {
+    /// What answers say: how many in which time.
+    pub fn policy(&self) -> (u64, Duration) {
+        match self {
+            Algorithm::Bucket(bucket) => {
+                let [interval, ..] = bucket.nanos();
+                (bucket.burst(), Duration::from_nanos(interval.saturating_mul(bucket.burst())))
+            }
+            Algorithm::Fixed(fixed, period) => (fixed.limit, *period),
+            Algorithm::Sliding(sliding) => {
+                let (limit, step) = sliding.parts();
+                (u64::from(limit), Duration::from_nanos(step) * 9)
+            }
+        }
+    }
+}
+
+/// A rate limit that runs.
+#[derive(Debug)]
+pub struct RateLimit {
+    algorithm: Algorithm,
+    /// How it is applied.
+    pub manner: Manner,
+    /// What defines it, in this process.
+    id: u64,
+    limits: Arc<Limits>,
+    remote: Option<Remote>,
+}
+
+/// A key, as both places of counting know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject {
+    local: u64,
+    mark: Option<Mark>,
+}
+
+impl RateLimit {
+    /// The limiter that `identity` defines: with the same one it goes on where it was.
+    pub fn new(
+        (algorithm, manner): (Algorithm, Manner),
+        identity: &str,
+        limits: &Arc<Limits>,
+        remote: Option<Remote>,
+    ) -> RateLimit {
+        let id = limits.hash(0, Key::value(identity.as_bytes()));
+        RateLimit { algorithm, manner, id, limits: Arc::clone(limits), remote }
+    }
+
+    /// Lets a request pass, maybe after a wait. Dropping it while it waits gives up its turn, not its permit.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn enforce(
+        &self,
+        per: &Per,
+        world: &World,
+        (exchange, head): (&mut Exchange, &RequestHead),
+    ) -> Result<(), Failure> {
+        let subject = per.read(exchange, head, |key| self.subject(key));
+        let decided = match &self.remote {
+            None => Ok(Some(self.count_here(&subject, world))),
+            // In a box, since it is large: every exchange would carry its size.
+            Some(remote) => Box::pin(self.count_there(remote, &subject, world)).await,
+        };
+        let wait = exchange.limits.note(&self.manner, decided)?;
+        if !wait.is_zero() {
+            Box::pin(tokio::time::sleep(wait)).await;
+        }
+        Ok(())
+    }
+
+    /// Stands for a key.
+    fn subject(&self, key: Key<'_>) -> Subject {
+        let mark = self.remote.as_ref().map(|remote| remote.mark(key));
+        Subject { local: self.limits.hash(self.id, key), mark }
+    }
+
+    /// Counts in this process.
+    fn count_here(&self, subject: &Subject, world: &World) -> Decision {
+        let at = world.clock.now();
+        let (limits, now) = (&self.limits, world.clock.moment(at));
+        match &self.algorithm {
+            Algorithm::Bucket(bucket) => {
+                limits.small.with(subject.local, now, |entry| bucket.decide(entry, now))
+            }
+            Algorithm::Fixed(fixed, period) => {
+                let end = now.after(left(*period, world, at));
+                limits.small.with(subject.local, now, |entry| fixed.decide(entry, now, end))
+            }
+            Algorithm::Sliding(sliding) => {
+                limits.sliding.with(subject.local, now, |entry| sliding.decide(entry, now))
+            }
+        }
+    }
+
+    /// Counts in Redis; `None` when it passes uncounted.
+    async fn count_there(
+        &self,
+        remote: &Remote,
+        subject: &Subject,
+        world: &World,
+    ) -> Result<Option<Decision>, Uncounted> {
+        let count = match &self.algorithm {
+            Algorithm::Bucket(bucket) => Count::Bucket(bucket),
+            Algorithm::Fixed(fixed, period) => Count::Fixed { limit: fixed.limit, period: *period },
+            Algorithm::Sliding(sliding) => Count::Sliding(sliding),
+        };
+        let now = || world.clock.moment(world.clock.now());
+        let mark = subject.mark.unwrap_or_default();
+        match (remote.take(count, (&mark, subject.local), &self.limits, now).await, remote.on_failure) {
+            (Ok(decision), _) => Ok(Some(decision)),
+            (Err(_), OnRedisFailure::Local) => Ok(Some(self.count_here(subject, world))),
+            (Err(_), OnRedisFailure::Allow) => Ok(None),
+            (Err(_), OnRedisFailure::Deny) => Err(Uncounted),
+        }
+    }
+}
+
+/// What is left of the wall clock's present period.
+fn left(period: Duration, world: &World, at: Instant) -> Duration {
+    let period = period.as_nanos().max(1);
+    let left = period - world.unix(at).as_nanos() % period;
+    Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
+}

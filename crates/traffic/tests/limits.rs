@@ -1,0 +1,163 @@
+//! What every limiter promises, over generated traffic, and with clocks that disagree. Seeds are fixed, so a run
+//! is the same each time.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use sluice_traffic::Moment;
+use sluice_traffic::limit::bucket::{Bucket, Queue};
+use sluice_traffic::limit::fixed::Fixed;
+use sluice_traffic::limit::sliding::Sliding;
+use sluice_traffic::limit::table::Table;
+use sluice_traffic::limit::{Decision, Entry, Permit};
+
+fn fixed_seed() -> ProptestConfig {
+    ProptestConfig { cases: 400, rng_seed: RngSeed::Fixed(4), ..ProptestConfig::default() }
+}
+
+/// When requests come: some at once, some apart, in nanoseconds.
+fn arrivals() -> impl Strategy<Value = Vec<u64>> {
+    let gap = prop_oneof![3 => Just(0_u64), 3 => 0..30_u64, 1 => 0..3_000_u64];
+    proptest::collection::vec(gap, 1..200).prop_map(|gaps| {
+        let mut now = 1_000_000;
+        gaps.into_iter()
+            .map(|gap| {
+                now += gap;
+                now
+            })
+            .collect()
+    })
+}
+
+/// The same, decided in an order in which neighbours have changed places.
+fn disordered() -> impl Strategy<Value = Vec<u64>> {
+    (arrivals(), any::<u64>()).prop_map(|(mut arrivals, mix)| {
+        for place in 1..arrivals.len() {
+            if mix.rotate_left(place as u32) & 1 == 1 {
+                arrivals.swap(place - 1, place);
+            }
+        }
+        arrivals
+    })
+}
+
+/// The most moments that fall into any closed window of this length.
+fn densest(moments: &[u64], length: u64) -> usize {
+    let mut sorted = moments.to_vec();
+    sorted.sort_unstable();
+    let within = |from: &u64| sorted.iter().filter(|at| **at >= *from && **at - from <= length).count();
+    sorted.iter().map(within).max().unwrap_or(0)
+}
+
+/// When those that pass go on.
+fn passed(arrivals: &[u64], mut decide: impl FnMut(Moment) -> Decision) -> Vec<u64> {
+    let go_on = |at: &u64| match decide(Moment(*at)).permit {
+        Permit::Now => Some(*at),
+        Permit::After(wait) => Some(at + wait.as_nanos() as u64),
+        Permit::Refused(_) => None,
+    };
+    arrivals.iter().filter_map(go_on).collect()
+}
+
+proptest! {
+    #![proptest_config(fixed_seed())]
+
+    #[test]
+    fn a_bucket_never_gives_more_than_its_burst_and_its_rate(
+        arrivals in disordered(), count in 1..20_u64, period in 20..2_000_u64, burst in 1..30_u64,
+        places in 0..20_u64, wait in 0..2_000_u64, length in 0..5_000_u64,
+    ) {
+        let queue = Queue { places, wait: Duration::from_nanos(wait) };
+        let bucket = Bucket::new(count, Duration::from_nanos(period), burst).with_queue(queue);
+        let mut entry = Entry::<1>::NEW;
+        let passed = passed(&arrivals, |now| bucket.decide(&mut entry, now));
+        let bound = burst as f64 + length as f64 * count as f64 / period as f64;
+        prop_assert!(densest(&passed, length) as f64 <= bound + 1e-9, "{passed:?}");
+    }
+
+    #[test]
+    fn a_bucket_gives_all_that_it_has(arrivals in arrivals(), count in 1..20_u64, period in 20..2_000_u64, burst in 1..30_u64) {
+        // Counted in fractions of a permit, as the picture of a bucket has it.
+        let bucket = Bucket::new(count, Duration::from_nanos(period), burst);
+        let interval = period.div_ceil(count);
+        let (mut entry, mut level, mut last) = (Entry::<1>::NEW, burst * interval, 0);
+        for at in arrivals {
+            level = (level + (at - last)).min(burst * interval);
+            last = at;
+            let has_one = level >= interval;
+            if has_one {
+                level -= interval;
+            }
+            let decision = bucket.decide(&mut entry, Moment(at));
+            prop_assert_eq!(decision.permit == Permit::Now, has_one);
+            prop_assert_eq!(decision.remaining, if has_one { level / interval } else { 0 });
+            if let Permit::Refused(after) = decision.permit {
+                prop_assert_eq!(after.as_nanos() as u64, interval - level);
+            }
+        }
+    }
+
+    #[test]
+    fn those_that_wait_are_few_and_go_on_in_order(
+        arrivals in arrivals(), period in 20..2_000_u64, burst in 1..5_u64, places in 0..20_u64,
+    ) {
+        let queue = Queue { places, wait: Duration::from_secs(1) };
+        let bucket = Bucket::new(1, Duration::from_nanos(period), burst).with_queue(queue);
+        let mut entry = Entry::<1>::NEW;
+        let mut waiting: Vec<u64> = Vec::new();
+        for at in arrivals {
+            waiting.retain(|go_on| *go_on > at);
+            if let Permit::After(wait) = bucket.decide(&mut entry, Moment(at)).permit {
+                let go_on = at + wait.as_nanos() as u64;
+                prop_assert!(waiting.last().is_none_or(|last| go_on - last >= period));
+                waiting.push(go_on);
+            }
+            prop_assert!(waiting.len() as u64 <= places, "{waiting:?}");
+        }
+    }
+
+    #[test]
+    fn a_sliding_window_holds_wherever_it_begins(
+        arrivals in arrivals(), limit in 1..20_u32, period in 10..2_000_u64,
+    ) {
+        let sliding = Sliding::new(limit, Duration::from_nanos(period));
+        let mut entry = Entry::NEW;
+        let passed = passed(&arrivals, |now| sliding.decide(&mut entry, now));
+        prop_assert!(densest(&passed, period) <= limit as usize, "{passed:?}");
+        // What it refuses would have been too much for a window that is a ninth longer, rounded to steps.
+        let step = period.div_ceil(9);
+        for at in arrivals.iter().filter(|at| !passed.contains(at)) {
+            let within = passed.iter().filter(|other| **other <= *at && at / step - *other / step <= 9).count();
+            prop_assert_eq!(within, limit as usize);
+        }
+    }
+
+    #[test]
+    fn a_fixed_window_gives_exactly_its_limit(arrivals in arrivals(), limit in 1..20_u64, period in 10..2_000_u64) {
+        let fixed = Fixed { limit };
+        let mut entry = Entry::NEW;
+        let end = |now: Moment| Moment((now.0 / period + 1) * period);
+        let passed = passed(&arrivals, |now| fixed.decide(&mut entry, now, end(now)));
+        let in_period = |moments: &[u64], of: &u64| moments.iter().filter(|at| *at / period == of / period).count();
+        for at in &arrivals {
+            prop_assert_eq!(in_period(&passed, at), in_period(&arrivals, at).min(limit as usize));
+        }
+    }
+
+    #[test]
+    fn keys_do_not_touch_each_other(
+        traffic in proptest::collection::vec((0..40_u64, 0..60_u64), 1..400), burst in 1..5_u64,
+    ) {
+        let (table, bucket) = (Table::<1>::new(1 << 20), Bucket::new(1, Duration::from_nanos(100), burst));
+        let mut alone = vec![Entry::<1>::NEW; 40];
+        let mut now = Moment(1_000);
+        for (key, gap) in traffic {
+            now = Moment(now.0 + gap);
+            let expected = bucket.decide(&mut alone[key as usize], now);
+            // One of the keys' shards holds many of them.
+            let hash = (key + 1) << 58 | (key % 3);
+            prop_assert_eq!(table.with(hash, now, |entry| bucket.decide(entry, now)), expected);
+        }
+    }
+}
