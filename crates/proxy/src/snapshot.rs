@@ -185,7 +185,7 @@ fn upstreams(
         let endpoints: Vec<_> = (policy.endpoints.iter().enumerate())
             .map(|(index, endpoint)| {
                 let addresses = resolve(&endpoint.address, &at.index(index), problems);
-                self::endpoint(name, policy, endpoint, (addresses, old, (secret, shared)))
+                self::endpoint((name, policy), endpoint, (addresses, old), (secret, shared))
             })
             .collect();
         let group = old.map(|old| Arc::clone(&old.group)).unwrap_or_default();
@@ -209,10 +209,10 @@ fn upstreams(
 }
 
 fn endpoint(
-    upstream: &str,
-    policy: &Policy,
+    (upstream, policy): (&str, &Policy),
     endpoint: &EndpointPolicy,
-    (addresses, old, (secret, shared)): (Vec<Address>, Option<&Arc<Upstream>>, (&[u8], &filter::Shared)),
+    (addresses, old): (Vec<Address>, Option<&Arc<Upstream>>),
+    (secret, shared): (&[u8], &filter::Shared),
 ) -> Endpoint {
     let kept = old.and_then(|old| {
         let same = old.endpoints.iter().find(|known| *known.address == *endpoint.address);

@@ -17,9 +17,9 @@ use sluice_traffic::breaker;
 use sluice_traffic::retry::{self, Sent};
 use sluice_traffic::selection::Tried;
 
-use super::fallback::{self, Fallback, Then};
+use super::Acted;
+use super::fallback::{self, Fallback};
 use super::record::{self, Patience};
-use super::{Acted, guard};
 use crate::circuit::{Around, Circuit, Circuits};
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Retry};
@@ -188,77 +188,8 @@ impl Forward {
         self.send(&scene.upstreams[self.upstream], scene, exchange, request)
     }
 
-    /// The same, passing the breakers; falls back where that is written.
-    pub async fn guarded(
-        &self,
-        scene: &Scene<'_>,
-        exchange: &mut Exchange,
-        request: &mut Request,
-    ) -> Result<Acted, Failure> {
-        let had_body = !request.body.is_empty();
-        let acted = match &self.circuit {
-            None => self.through(self.upstream, scene, exchange, request).await,
-            Some(circuit) => match guard::pass(circuit, scene.world) {
-                Ok(passing) => {
-                    let acted = self.through(self.upstream, scene, exchange, request).await;
-                    guard::judge(scene, (circuit, passing), came(&acted));
-                    acted
-                }
-                Err(failure) => Err(failure),
-            },
-        };
-        match self.fallback.as_deref().filter(|fallback| fallback.concerns(came(&acted))) {
-            None => acted,
-            Some(fallback) => {
-                let whole = is_whole(request, had_body);
-                self.fall_back((fallback, acted, whole), scene, exchange, request).await
-            }
-        }
-    }
-
-    /// What happens instead of what came.
-    async fn fall_back(
-        &self,
-        (fallback, acted, whole): (&Fallback, Result<Acted, Failure>, bool),
-        scene: &Scene<'_>,
-        exchange: &mut Exchange,
-        request: &mut Request,
-    ) -> Result<Acted, Failure> {
-        match &fallback.then {
-            Then::Upstream(_) if !whole => acted,
-            Then::Upstream(upstream) => {
-                scene.upstreams[self.upstream].cells.fallbacks.add(1);
-                drop(acted);
-                self.through(*upstream, scene, exchange, request).await
-            }
-            Then::Respond(respond) => {
-                scene.upstreams[self.upstream].cells.fallbacks.add(1);
-                exchange.outcome = Outcome::Answered;
-                Ok(Acted::Response(respond.answer(exchange, &request.head)))
-            }
-        }
-    }
-
-    /// Sends it to one upstream, if its breaker and its limit let it.
-    async fn through(
-        &self,
-        upstream: usize,
-        scene: &Scene<'_>,
-        exchange: &mut Exchange,
-        request: &mut Request,
-    ) -> Result<Acted, Failure> {
-        let local = &scene.upstreams[upstream];
-        let Some(circuit) = &local.shared.circuit else {
-            return self.send(local, scene, exchange, request).await;
-        };
-        exchange.upstream = Arc::clone(&local.name);
-        let passing = guard::pass(circuit, scene.world)?;
-        let acted = self.send(local, scene, exchange, request).await;
-        guard::judge(scene, (circuit, passing), came(&acted));
-        acted
-    }
-
-    async fn send(
+    /// Sends it to an upstream, whatever breakers say.
+    pub(super) async fn send(
         &self,
         local: &Rc<Local>,
         scene: &Scene<'_>,
@@ -508,17 +439,9 @@ fn terms<'a>(
     }
 }
 
-/// The status of an answer, or how there is none.
-fn came(acted: &Result<Acted, Failure>) -> Result<u16, Failure> {
-    acted.as_ref().map_err(|failure| *failure).map(|acted| match acted {
-        Acted::Response(response) => response.head.status,
-        Acted::Switched(head, _) => head.status,
-    })
-}
-
 /// Whether the request is still what it was: a body that was pulled is gone, and without it the request would be
 /// another one.
-fn is_whole(request: &Request, has_body: bool) -> bool {
+pub(super) fn is_whole(request: &Request, has_body: bool) -> bool {
     !has_body || !request.body.is_empty()
 }
 

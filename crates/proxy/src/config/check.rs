@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use sluice_http::h1::Limits;
 
-use super::certificates;
 use super::document::{Document, Listener, ListenerHttp2, Protocol, ProxyProtocol, Route as RouteDocument};
 use super::model::{self, Http2Policy, ListenerPolicy, ListenerTimeouts, Missing, Model, Route};
 use super::streams::{self, Kind};
+use super::{certificates, document};
 use crate::action::Action;
 use crate::action::redirect::Redirect;
 use crate::action::respond::Respond;
@@ -136,16 +136,7 @@ fn check_listener(
             )
             .hint("head: 256B to 1MiB, line: at least 64B, fields: at least 1");
     }
-    for (key, period) in [
-        ("head", timeouts.head),
-        ("idle", timeouts.idle),
-        ("stall", timeouts.stall),
-        ("total", timeouts.total),
-    ] {
-        if period.is_some_and(|period| period.0.is_zero()) {
-            problems.add(&at.key("timeouts").key(key), "a time of zero would fail every request");
-        }
-    }
+    check_times(timeouts, &at.key("timeouts"), problems);
     if limits.connections == Some(0) {
         problems.add(
             &at.key("limits").key("connections"),
@@ -201,6 +192,20 @@ fn check_listener(
             .unwrap_or(u32::MAX),
         http2: check_http2(&listener.http2, &at.key("http2"), problems),
     })
+}
+
+/// No time is zero.
+fn check_times(timeouts: &document::ListenerTimeouts, at: &At, problems: &mut Problems) {
+    for (key, period) in [
+        ("head", timeouts.head),
+        ("idle", timeouts.idle),
+        ("stall", timeouts.stall),
+        ("total", timeouts.total),
+    ] {
+        if period.is_some_and(|period| period.0.is_zero()) {
+            problems.add(&at.key(key), "a time of zero would fail every request");
+        }
+    }
 }
 
 /// RFC 9113 section 6.9.1: the largest window.
