@@ -257,7 +257,7 @@ async fn act(
         Action::Token(token) => {
             exchange.outcome = Outcome::Answered;
             // In a box: few routes have it.
-            Box::pin(token.run(&scene, exchange, request)).await.map(Acted::Response)
+            Box::pin(token.run(scene, exchange, request)).await.map(Acted::Response)
         }
         Action::Redirect(redirect) => {
             exchange.outcome = Outcome::Answered;
