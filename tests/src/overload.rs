@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sluice_testkit::{Gateway, ManualOrigin, Origin, Reply, Wire, eventually, http, within};
 
 use crate::setup::Lines;
-use crate::tcp::Tcp;
+use crate::tcp::{Tcp, turned_away};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -318,7 +318,6 @@ async fn a_tcp_tunnel_has_its_pace_and_its_limits() {
     })
     .await;
     // A second connection finds no place, and is reset.
-    let mut second = Wire::connect(gateway.address("db")).await;
-    eventually("its end", async || second.is_closed().await.then_some(())).await;
+    turned_away(&gateway).await;
     assert_eq!(failures(&gateway, "overloaded").await, 1.0);
 }
