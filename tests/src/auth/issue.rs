@@ -119,7 +119,7 @@ async fn a_token_is_issued_used_judged_renewed_and_taken_back() {
     let (_, judged) = post(&gateway, "/oauth/introspect", &[FORM, ("Authorization", SHOP)], &asked).await;
     assert_eq!(judged, serde_json::json!({ "active": false }));
     let keys = http::get(gateway.address("web"), "/oauth/keys").await;
-    gateway.signal(sluice_testkit::Signal::Terminate).await;
+    gateway.signal(sluice_testkit::Signal::Term).await;
     gateway.wait_exit().await;
     let gateway = Gateway::start(&both).await;
     let renewed = renewed["access_token"].as_str().unwrap();
