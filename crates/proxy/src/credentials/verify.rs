@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -49,6 +49,20 @@ pub struct Claim<'a> {
     pub password: &'a [u8],
 }
 
+/// Whom a claim came from: an IPv4 address, or an IPv6 network of 64 bits, which is what one customer has at least. A
+/// number, since every exchange has room for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Neighbour(u64);
+
+impl From<IpAddr> for Neighbour {
+    fn from(address: IpAddr) -> Neighbour {
+        Neighbour(match address.to_canonical() {
+            IpAddr::V4(address) => u64::from(u32::from(address)),
+            IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
+        })
+    }
+}
+
 /// Whether a password is that of a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -75,7 +89,7 @@ pub struct Verifier {
     /// Those that are checked.
     turns: Arc<Semaphore>,
     /// How many are under way for an address.
-    by_client: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    by_client: Arc<Mutex<HashMap<Neighbour, usize>>>,
 }
 
 /// Checks that are under way: who asks for the same thing waits for the same answer.
@@ -114,7 +128,7 @@ impl Verifier {
         self: &Arc<Self>,
         users: &Users,
         claim: Claim<'_>,
-        (now, client): (Instant, IpAddr),
+        (now, client): (Instant, Neighbour),
     ) -> Result<Arc<str>, Failure> {
         if claim.password.len() > LONGEST_PASSWORD {
             return Err(Failure::Unauthenticated);
@@ -166,7 +180,7 @@ impl Verifier {
 
     async fn check(
         self: &Arc<Self>,
-        (hash, client): (&Arc<Hash>, IpAddr),
+        (hash, client): (&Arc<Hash>, Neighbour),
         password: &[u8],
         (mark, now): (Mark, u64),
     ) -> Result<Verdict, Failure> {
@@ -197,7 +211,7 @@ impl Verifier {
     }
 
     /// A place and a turn. The permits go with the work, which goes on when nobody waits for it any more.
-    async fn turn(&self, client: IpAddr) -> Result<Turn, Failure> {
+    async fn turn(&self, client: Neighbour) -> Result<Turn, Failure> {
         let share = Share::take(&self.by_client, client)?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Failure::Overloaded)?;
         // They are never closed.
@@ -235,17 +249,12 @@ struct Turn {
 
 /// One of the places that a client may have.
 struct Share {
-    all: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    client: IpAddr,
+    all: Arc<Mutex<HashMap<Neighbour, usize>>>,
+    client: Neighbour,
 }
 
 impl Share {
-    fn take(all: &Arc<Mutex<HashMap<IpAddr, usize>>>, client: IpAddr) -> Result<Share, Failure> {
-        let client = match client.to_canonical() {
-            // What one customer has at least.
-            IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
-            v4 @ IpAddr::V4(_) => v4,
-        };
+    fn take(all: &Arc<Mutex<HashMap<Neighbour, usize>>>, client: Neighbour) -> Result<Share, Failure> {
         let mut counts = all.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(client).or_default();
         if *count >= MOST_FROM_ONE {
@@ -334,7 +343,7 @@ mod tests {
         Instant::now()
     }
 
-    const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const HOME: Neighbour = Neighbour(1);
 
     const REFUSED: Result<Arc<str>, Failure> = Err(Failure::Unauthenticated);
 
@@ -449,7 +458,7 @@ mod tests {
     async fn one_client_does_not_take_the_places_of_all_others() {
         let (verifier, users, now) = (Verifier::new(b"s"), anna(), now());
         let turns = verifier.turns.clone().try_acquire_many_owned(2).unwrap();
-        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let address = |text: &str| Neighbour::from(text.parse::<IpAddr>().unwrap());
         let guesses: Vec<String> = (0..MOST_FROM_ONE).map(|guess| guess.to_string()).collect();
         let mut waiting = Vec::new();
         for guess in &guesses {

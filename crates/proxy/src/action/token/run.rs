@@ -96,7 +96,7 @@ impl Token {
         let claim = Claim { user: name, password: secret.as_bytes() };
         match loaded
             .verifier
-            .admit(consumers.users(), claim, (exchange.started, exchange.client.address))
+            .admit(consumers.users(), claim, (exchange.started, exchange.client.address.into()))
             .await
         {
             Ok(user) => Ok(consumers.by_user(&user).map(Arc::clone).ok_or(Refused::InvalidClient)),
