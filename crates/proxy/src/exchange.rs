@@ -14,6 +14,7 @@ use crate::facts::{Facts, Identity, Params, Scheme};
 use crate::failure::Failure;
 use crate::gate::Held;
 use crate::tls::Secured;
+use crate::tunnels::Wanted;
 
 /// Who is asking, and through which listener.
 #[derive(Clone, Debug)]
@@ -176,6 +177,8 @@ pub struct Exchange {
     pub cross_origin: CrossOrigin,
     /// The places that it holds.
     pub held: Held,
+    /// The tunnels that may carry it, when the request says which.
+    pub tunnels: Option<Box<Wanted>>,
 }
 
 impl Exchange {
@@ -209,6 +212,7 @@ impl Exchange {
             grpc_web: None,
             cross_origin: CrossOrigin::No,
             held: Held::default(),
+            tunnels: None,
         }
     }
 

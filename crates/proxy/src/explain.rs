@@ -54,6 +54,7 @@ struct Then {
 enum Does {
     Respond,
     Redirect,
+    Tunnel,
     /// What the rules say of the destination.
     ForwardProxy(String),
     Forward {
@@ -150,6 +151,7 @@ fn then(route: &Route, model: &Model, (head, scheme): (&RequestHead, Scheme)) ->
     let action = match &route.action {
         Action::Respond(_) => Does::Respond,
         Action::Redirect(_) => Does::Redirect,
+        Action::Tunnel(_) => Does::Tunnel,
         Action::ForwardProxy(proxy) => Does::ForwardProxy(decision(proxy, head, scheme)),
         Action::Forward(forward) => {
             let (name, policy) = &model.upstreams[forward.upstream];
@@ -173,6 +175,7 @@ impl fmt::Display for Answer {
         match &then.action {
             Does::Respond => writeln!(f, "action    respond"),
             Does::Redirect => writeln!(f, "action    redirect"),
+            Does::Tunnel => writeln!(f, "action    tunnel"),
             Does::ForwardProxy(decision) => {
                 writeln!(f, "action    forward_proxy")?;
                 writeln!(f, "rules     {decision}")
@@ -205,6 +208,7 @@ impl Answer {
         let then = self.then.as_ref().map(|then| match &then.action {
             Does::Respond => json!({ "filters": then.filters, "action": "respond" }),
             Does::Redirect => json!({ "filters": then.filters, "action": "redirect" }),
+            Does::Tunnel => json!({ "filters": then.filters, "action": "tunnel" }),
             Does::ForwardProxy(decision) => {
                 json!({ "filters": then.filters, "action": "forward_proxy", "rules": decision })
             }

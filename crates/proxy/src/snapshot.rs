@@ -9,6 +9,7 @@
 //! * counters: by their labels, in the metrics registry;
 //! * health check tasks: as long as the check is the same, in `health::monitor`;
 //! * which passwords were found right a moment ago: in `filter::Shared`;
+//! * tunnels, and who waits for one: in `tunnels`, which is of the process;
 //! * TLS sessions: as long as a listener's or upstream's TLS and the files it names are the same, in
 //!   `tls::Loaded`; those of clients also over a change of certificates;
 //! * the access log's file: as long as its configuration is the same, here.
@@ -26,10 +27,11 @@ use crate::config::model::{ListenerPolicy, Model};
 use crate::filter;
 use crate::observe::access_log::AccessLog;
 use crate::observe::diagnostic::Diagnostics;
-use crate::observe::metrics::Registry;
+use crate::observe::metrics::{Collector, Registry};
 use crate::problem::{At, Problems};
 use crate::sockets::{self, Bound, Inherited, Listening};
 use crate::tls;
+use crate::tunnels::Tunnels;
 use crate::upstream::affinity::By;
 use crate::upstream::config::{EndpointPolicy, Policy};
 use crate::upstream::{Endpoint, Upstream};
@@ -52,6 +54,8 @@ pub struct Snapshot {
     pub log: Option<Arc<AccessLog>>,
     /// What the filters share.
     pub shared: filter::Shared,
+    /// The tunnels of the process.
+    pub tunnels: Arc<Tunnels>,
 }
 
 /// A snapshot that is ready to run, with the sockets that are new in it: for each worker one of each.
@@ -73,10 +77,11 @@ pub fn build(
 ) -> Result<Built, Problems> {
     let mut problems = Problems::new();
     let shared = before.map_or_else(|| start(secret, observe), |before| before.shared.clone());
+    let tunnels = before.map_or_else(|| first_tunnels(observe), |before| Arc::clone(&before.tunnels));
     load_filters(&mut model, &shared, &mut problems);
     let now = now.as_secs().try_into().unwrap_or(i64::MAX);
     let tls = tls::Loaded::load(&model.tls(), before.map(|before| &before.tls), now, &mut problems);
-    let upstreams = upstreams(&model, before, (secret, &tls), &mut problems);
+    let upstreams = upstreams(&model, before, (secret, &tls, &tunnels), &mut problems);
     let log = log(&model, before, observe, &mut problems);
     let (listeners, sockets) = listeners(&model, before, (workers, inherited), &mut problems);
     if !problems.is_empty() {
@@ -86,7 +91,8 @@ pub fn build(
         observe.1.warn(caution, &[]);
     }
     let revision = before.map_or(1, |before| before.revision + 1);
-    let snapshot = Snapshot { revision, document, model, upstreams, listeners, tls, log, shared };
+    tunnels.set_policy(model.tunnels.clone());
+    let snapshot = Snapshot { revision, document, model, upstreams, listeners, tls, log, shared, tunnels };
     let snapshot = Arc::new(snapshot);
     Ok(Built { snapshot, sockets })
 }
@@ -98,6 +104,14 @@ fn start(secret: &[u8], (registry, diagnostics): (&Registry, &Diagnostics)) -> f
     shared.key_sets.report_to(diagnostics);
     registry.register(shared.redis.clone());
     shared
+}
+
+/// The tunnels of a process that starts: none.
+fn first_tunnels((registry, diagnostics): (&Registry, &Diagnostics)) -> Arc<Tunnels> {
+    let tunnels = Tunnels::new(diagnostics);
+    let collector: Arc<dyn Collector> = Arc::<Tunnels>::clone(&tunnels);
+    registry.register(collector);
+    tunnels
 }
 
 /// Reads the files of filters.
@@ -115,7 +129,7 @@ fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Probl
 fn upstreams(
     model: &Model,
     before: Option<&Snapshot>,
-    (secret, tls): (&[u8], &tls::Loaded),
+    (secret, tls, tunnels): (&[u8], &tls::Loaded, &Arc<Tunnels>),
     problems: &mut Problems,
 ) -> Vec<Arc<Upstream>> {
     let mut out = Vec::with_capacity(model.upstreams.len());
@@ -124,7 +138,10 @@ fn upstreams(
         let at = At::root().key("upstreams").key(&**name).key("endpoints");
         let endpoints: Vec<_> = (policy.endpoints.iter().enumerate())
             .map(|(index, endpoint)| {
-                let addresses = resolve(&endpoint.address, &at.index(index), problems);
+                let addresses = match policy.discovery {
+                    Some(_) => Vec::new(),
+                    None => resolve(&endpoint.address, &at.index(index), problems),
+                };
                 self::endpoint(name, policy, endpoint, (addresses, old, secret))
             })
             .collect();
@@ -136,6 +153,7 @@ fn upstreams(
             policy: policy.clone(),
             endpoints,
             tls: tls.client(name).cloned(),
+            tunnels: policy.discovery.is_some().then(|| Arc::clone(tunnels)),
             group,
             tokens,
         }));

@@ -37,6 +37,7 @@ pub fn status(gateway: &Gateway) -> Value {
         "listeners": listeners,
         "routes": routes,
         "upstreams": upstreams,
+        "tunnels": snapshot.tunnels.status(),
     })
 }
 

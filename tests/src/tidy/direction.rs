@@ -14,7 +14,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("sluice-traffic", &[]),
     ("sluice-store", &[]),
     ("sluice-testkit", &[]),
-    ("sluice-tests", &["sluice-testkit"]),
+    ("sluice-tests", &["sluice-testkit", "sluice-tunnel"]),
     ("xtask", &[]),
 ];
 
@@ -82,6 +82,7 @@ const STOREYS: &[&[&str]] = &[
         "pipeline/forwarded",
         "pipeline/hops",
         "redis",
+        "tunnels",
     ],
     &["health"],
     &["upstream", "scene"],

@@ -28,7 +28,7 @@ use crate::upstream::attempt;
 use crate::upstream::connection::Origin;
 use crate::upstream::live::InFlight;
 use crate::upstream::pick::Choice;
-use crate::upstream::reach::Reach;
+use crate::upstream::reach::{Reach, Way};
 use crate::upstream::send::{self, ANSWER_LIMITS, Answer, Lost, Scope, Terms};
 use crate::value::Period;
 use crate::world::{Deadline, World};
@@ -133,6 +133,18 @@ impl Config {
     }
 }
 
+/// Tunnels that one request may find ended.
+const STALE_TUNNELS: u32 = 8;
+
+/// Whether HTTP/1.1 upgrades are passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrades {
+    /// They are.
+    Passed,
+    /// The request goes on as an ordinary one.
+    Ignored,
+}
+
 /// One try at one endpoint, and what came of it.
 struct Attempt {
     choice: Choice,
@@ -142,6 +154,19 @@ struct Attempt {
 }
 
 impl Forward {
+    /// To an upstream, with every default.
+    pub fn plain(upstream: usize, upgrades: Upgrades) -> Forward {
+        Forward {
+            upstream,
+            timeout: None,
+            attempts: 2,
+            statuses: Vec::new(),
+            non_idempotent: false,
+            host: HostConfig::Preserve,
+            upgrade: upgrades == Upgrades::Passed,
+        }
+    }
+
     /// Sends the request; tries again when that is safe.
     pub async fn run(
         &self,
@@ -259,13 +284,16 @@ impl Forward {
     ) -> Result<Answer, Lost> {
         let version = local.shared.policy.proxy_protocol;
         let header = version.map_or(Vec::new(), |version| version.connection(exchange));
-        let reach = Reach { local, index, world: scene.world, events: &**scene.events, header };
+        let tunnels = exchange.tunnels.take();
+        let wanted = tunnels.as_deref();
+        let reach = Reach { local, index, world: scene.world, events: &**scene.events, header, wanted };
         let care = if request.head.method.is_idempotent() { Care::Usual } else { Care::Extra };
         let has_body = !request.body.is_empty();
         let mut now = started;
-        let mut stale_allowed = true;
+        // Tunnels that end while they are taken are many when their connectors deregister.
+        let mut resends = if local.shared.tunnels.is_some() { STALE_TUNNELS } else { 1 };
         loop {
-            let pooled = if stale_allowed { reach.pooled(now, care) } else { None };
+            let pooled = if resends > 0 { reach.pooled(now, care) } else { None };
             let (way, origin) = match pooled {
                 Some(way) => (way, Origin::Reused),
                 // Boxed: a TLS handshake has no room in exchanges that find a connection.
@@ -274,6 +302,11 @@ impl Forward {
                     Lost { failure, sent: Sent::Nothing, scope: Scope::Exchange }
                 })?,
             };
+            if let Way::Tunnel(slot) = &way
+                && let Some(label) = slot.label()
+            {
+                exchange.endpoint = Arc::clone(label);
+            }
             if origin == Origin::Fresh {
                 now = scene.world.clock.now();
             }
@@ -286,7 +319,7 @@ impl Forward {
                 origin == Origin::Reused && is_whole(request, has_body) && lost.may_resend(request)
             };
             match result {
-                Err(lost) if stale_allowed && is_stale(lost) => stale_allowed = false,
+                Err(lost) if resends > 0 && is_stale(lost) => resends -= 1,
                 result => return result,
             }
         }

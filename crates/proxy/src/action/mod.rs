@@ -6,6 +6,7 @@ pub mod forward_proxy;
 mod record;
 pub mod redirect;
 pub mod respond;
+pub mod tunnel;
 
 use sluice_http::{Response, ResponseHead};
 
@@ -21,6 +22,8 @@ pub enum Action {
     Redirect(redirect::Redirect),
     /// Send it where the client says.
     ForwardProxy(Box<forward_proxy::ForwardProxy>),
+    /// Send it through a tunnel that the request names.
+    Tunnel(tunnel::ThroughTunnel),
 }
 
 /// What an action gives: a response, or a tunnel to switch to.

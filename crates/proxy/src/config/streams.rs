@@ -89,6 +89,7 @@ fn check_actions(route: &Route, at: &At, problems: &mut Problems) {
         ("respond", route.respond.is_some()),
         ("redirect", route.redirect.is_some()),
         ("forward_proxy", route.forward_proxy.is_some()),
+        ("tunnel", route.tunnel.is_some()),
     ] {
         if written {
             problems

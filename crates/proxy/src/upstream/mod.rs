@@ -9,6 +9,7 @@ pub mod affinity;
 pub mod attempt;
 pub mod config;
 pub mod connection;
+pub mod discovery;
 pub mod http2;
 pub mod limits;
 pub mod live;
@@ -36,6 +37,7 @@ use live::Live;
 use crate::address::Address;
 use crate::observe::metrics::{EndpointCells, Registry, UpstreamCells};
 use crate::tls;
+use crate::tunnels::Tunnels;
 
 /// A group of interchangeable endpoints, as it runs in one snapshot.
 pub struct Upstream {
@@ -47,6 +49,8 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     /// TLS to its endpoints; None: plain.
     pub tls: Option<Arc<tls::Client>>,
+    /// Where its tunnels are, when it is reached through tunnels.
+    pub tunnels: Option<Arc<Tunnels>>,
     /// Whose passive ejections are decided together.
     pub group: Arc<Group>,
     /// Affinity cookie values and the endpoints they name.
@@ -168,6 +172,8 @@ impl Endpoint {
     pub fn host(&self) -> &str {
         match self.addresses.first() {
             Some(Address::Unix(_)) => "localhost",
+            // A service behind a tunnel.
+            None => self.address.strip_prefix(crate::tunnels::SCHEME).unwrap_or(&self.address),
             _ => &self.address,
         }
     }
