@@ -250,6 +250,9 @@ async fn act(
             let outward = place.running.outward.as_deref().ok_or(Failure::Internal)?;
             Box::pin(proxy.run((scene, outward), exchange, request)).await
         }
+        Action::Tunnel(tunnel) => {
+            tunnel.run((&scene, &place.running.snapshot.tunnels), exchange, request).await
+        }
         Action::Respond(respond) => {
             exchange.outcome = Outcome::Answered;
             Ok(Acted::Response(respond.answer(exchange, &request.head)))
