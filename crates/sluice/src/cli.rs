@@ -178,6 +178,8 @@ pub(crate) struct ProxyArgs {
 }
 
 #[derive(Args)]
+#[command(override_usage = "sluice connect --router <URL> --route <ROUTE> --target <URL> [OPTIONS]\n       \
+                           sluice connect <FILE> [OPTIONS]")]
 pub(crate) struct ConnectArgs {
     /// The services, as a .toml, .yaml or .json file.
     #[arg(value_name = "FILE", required_unless_present_all = ["routers", "route", "target"])]
