@@ -16,6 +16,8 @@ mod certificates;
 #[cfg(feature = "gateway")]
 mod command_line;
 #[cfg(feature = "gateway")]
+mod connect;
+#[cfg(feature = "gateway")]
 mod cors;
 #[cfg(feature = "gateway")]
 mod documents;

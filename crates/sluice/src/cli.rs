@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::{cert, check, config, demo, explain, hash_password, make_key, reference, reload, run};
+use crate::connect::TunnelVersion;
+use crate::{cert, check, config, connect, demo, explain, hash_password, make_key, reference, reload, run};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,10 @@ enum Command {
     Demo(DemoArgs),
     /// Run a reverse proxy without a configuration file.
     Proxy(ProxyArgs),
+    /// Publish services through gateways, by tunnels that are opened from here.
+    ///
+    /// Say what on the command line, for one service, or in a file, for many.
+    Connect(Box<ConnectArgs>),
     /// Make a running gateway read its configuration again.
     Reload(ReloadArgs),
     /// Look at routes.
@@ -173,6 +178,87 @@ pub(crate) struct ProxyArgs {
 }
 
 #[derive(Args)]
+#[command(override_usage = "sluice connect --router <URL> --route <ROUTE> --target <URL> [OPTIONS]\n       \
+                           sluice connect <FILE> [OPTIONS]")]
+pub(crate) struct ConnectArgs {
+    /// The services, as a .toml, .yaml or .json file.
+    #[arg(value_name = "FILE", required_unless_present_all = ["routers", "route", "target"])]
+    #[arg(conflicts_with_all = ["service", "gateways", "health", "drain_timeout"])]
+    pub(crate) path: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) gateways: ConnectGateways,
+    #[command(flatten)]
+    pub(crate) service: ConnectService,
+    /// Where the health endpoint listens, for example "127.0.0.1:9001". Default: nowhere.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) health: Option<String>,
+    /// How long running requests may take to finish after TERM. Default: 30s.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) drain_timeout: Option<String>,
+    /// Print the document instead of running it.
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// How diagnostics are written to standard error.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+    /// Tell of every tunnel and of every cancelled request.
+    #[arg(long)]
+    pub(crate) verbose: bool,
+}
+
+/// Where a service is published.
+#[derive(Args)]
+#[group(id = "gateways", multiple = true)]
+pub(crate) struct ConnectGateways {
+    /// A gateway: "wss://gateway.example:9070". Can be given several times.
+    #[arg(long = "router", value_name = "URL")]
+    pub(crate) routers: Vec<String>,
+    /// Every address that a gateway's name has is a gateway of its own; looked up again each minute.
+    #[arg(long)]
+    pub(crate) each_address: bool,
+    /// A name that people see at the gateway.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) component: Option<String>,
+    /// A field of each registration: "Name: value". Can be given several times.
+    #[arg(short = 'H', long = "header", value_name = "FIELD")]
+    pub(crate) headers: Vec<String>,
+    /// File with the authorities that may have issued the gateways' certificates. Default: those this machine
+    /// trusts.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<String>,
+    /// File with the certificate that gateways are shown.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<String>,
+    /// File with its private key.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<String>,
+}
+
+/// What is published.
+#[derive(Args)]
+#[group(id = "service", multiple = true)]
+pub(crate) struct ConnectService {
+    /// The first segment of the paths that the service answers; "*" for all that nobody else does.
+    #[arg(long)]
+    pub(crate) route: Option<String>,
+    /// Where the service is: "http://localhost:5000".
+    #[arg(long, value_name = "URL")]
+    pub(crate) target: Option<String>,
+    /// File with the authorities that may have issued the certificate of an https target.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) target_ca: Option<String>,
+    /// The host it answers for. Default: every one.
+    #[arg(long)]
+    pub(crate) domain: Option<String>,
+    /// Tunnels that are kept open to each gateway. Default: 2.
+    #[arg(long, value_name = "TUNNELS")]
+    pub(crate) window: Option<u16>,
+    /// Versions of the tunnels, the preferred one first. Default: 3.0,1.0.
+    #[arg(long = "version", value_name = "VERSION", value_enum, value_delimiter = ',')]
+    pub(crate) versions: Vec<TunnelVersion>,
+}
+
+#[derive(Args)]
 pub(crate) struct ReloadArgs {
     /// The configuration of the running gateway, which says where its admin endpoints are.
     #[command(flatten)]
@@ -270,6 +356,7 @@ pub fn main() -> Exit {
         Command::Cert(args) => cert::cert(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Proxy(args) => demo::proxy(&args),
+        Command::Connect(args) => connect::connect(&args),
         Command::Reload(args) => reload::reload(&args),
         Command::Route(RouteCommand::Explain(args)) => explain::explain(&args),
         Command::Config(ConfigCommand::Schema) => config::schema(),

@@ -1,12 +1,13 @@
 //! The program: command line, wiring, signals.
 //!
-//! `cli` says what can be asked; each command is a file. `run` is the life of a gateway process: load,
+//! `cli` says what can be asked; each command is a file or, `connect`, a folder. `run` is the life of a gateway process: load,
 //! start, tell, then obey signals, file changes and the admin endpoint until it drains.
 
 mod cert;
 mod check;
 pub mod cli;
 mod config;
+mod connect;
 mod demo;
 mod documents;
 mod explain;

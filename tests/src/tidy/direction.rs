@@ -6,7 +6,7 @@ use super::{assert_none, excepted, files, read, root};
 
 /// A crate of ours and the crates of ours it may depend on: down only.
 const CRATES: &[(&str, &[&str])] = &[
-    ("sluice", &["sluice-admin", "sluice-proxy", "sluice-tunnel", "sluice-store"]),
+    ("sluice", &["sluice-admin", "sluice-proxy", "sluice-http", "sluice-tunnel", "sluice-store"]),
     ("sluice-admin", &["sluice-proxy", "sluice-store"]),
     ("sluice-proxy", &["sluice-http", "sluice-tunnel", "sluice-traffic"]),
     ("sluice-http", &[]),
