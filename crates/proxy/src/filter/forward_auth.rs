@@ -91,6 +91,9 @@ pub struct ForwardAuth {
     except: Except,
 }
 
+/// What is remembered, until when.
+type Answers = HashMap<Box<[u8]>, (Instant, Taken)>;
+
 /// Fields of an answer.
 type Taken = Arc<[(FieldName, Box<[u8]>)]>;
 
@@ -98,7 +101,7 @@ type Taken = Arc<[(FieldName, Box<[u8]>)]>;
 struct Cache {
     ttl: Duration,
     key: Vec<FieldName>,
-    answers: Mutex<HashMap<Box<[u8]>, (Instant, Taken)>>,
+    answers: Mutex<Answers>,
 }
 
 impl Filter for ForwardAuth {

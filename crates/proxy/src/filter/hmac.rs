@@ -159,9 +159,8 @@ impl HmacAuth {
             Role::Proxy => NameId::ProxyAuthorization,
         };
         let now = scene.world.unix(exchange.started).as_secs();
-        let consumer = match self.verified(&request.head, name, now) {
-            Some(consumer) => consumer,
-            None => return Err(refuse(exchange, &self.challenge)),
+        let Some(consumer) = self.verified(&request.head, name, now) else {
+            return Err(refuse(exchange, &self.challenge));
         };
         if let Some(cap) = self.body
             && !self.is_whole(request, cap).await?
@@ -287,7 +286,7 @@ fn text(head: &RequestHead, names: &[&str]) -> Option<Vec<u8>> {
         let target = head.path_and_query();
         match *name {
             "request-line" => {
-                text.extend_from_slice(format!("{} {target} HTTP/1.1", head.method_text()).as_bytes())
+                text.extend_from_slice(format!("{} {target} HTTP/1.1", head.method_text()).as_bytes());
             }
             name if TARGETS.contains(&name) => {
                 let method = head.method_text().to_ascii_lowercase();
