@@ -9,26 +9,32 @@ use sluice_tunnel::connector::{Connector, Fixed, Handle, Http1, NoHooks, Options
 use sluice_tunnel::registration::Version;
 
 /// A connector that runs; it ends with the process unless it is stopped.
-pub struct Running {
+pub(super) struct Running {
     handle: Handle,
 }
 
 impl Running {
     /// Registers `route` at the gateway for a target, and waits until a tunnel is there.
-    pub async fn start(gateway: &Gateway, route: &str, target: SocketAddr, version: Version) -> Running {
+    pub(super) async fn start(
+        gateway: &Gateway,
+        route: &str,
+        target: SocketAddr,
+        version: Version,
+    ) -> Running {
         let running = Running::spawn(gateway.address("tunnels"), route, target, version);
         wait_for(gateway, route).await;
         running
     }
 
     /// Runs, whether a gateway is there or not.
-    pub fn spawn(router: SocketAddr, route: &str, target: SocketAddr, version: Version) -> Running {
+    pub(super) fn spawn(router: SocketAddr, route: &str, target: SocketAddr, version: Version) -> Running {
         let mut options = Options::new(route);
         options.announcement.versions = vec![version];
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let target = Http1::new(format!("http://{target}").parse().unwrap(), Rc::new(Tcp), Default::default());
+            let target =
+                Http1::new(format!("http://{target}").parse().unwrap(), Rc::new(Tcp), Default::default());
             let parts = Parts {
                 routers: Rc::new(Fixed(vec![format!("ws://{router}").parse().unwrap()])),
                 dial: Rc::new(Tcp),
@@ -43,17 +49,20 @@ impl Running {
     }
 
     /// Deregisters, drains and stops.
-    pub async fn stop(self) -> Stopped {
+    pub(super) async fn stop(self) -> Stopped {
         self.handle.stop(Duration::from_secs(10)).await
     }
 }
 
 /// Waits until a route has a tunnel that can be taken.
-pub async fn wait_for(gateway: &Gateway, route: &str) {
+pub(super) async fn wait_for(gateway: &Gateway, route: &str) {
     let address = gateway.address("tunnels");
     eventually("a tunnel", async || {
         let registrations = http::get(address, "/api/registrations").await.json();
-        registrations.get(route).filter(|route| route.as_object().is_some_and(|it| !it.is_empty())).map(|_| ())
+        registrations
+            .get(route)
+            .filter(|route| route.as_object().is_some_and(|it| !it.is_empty()))
+            .map(|_| ())
     })
     .await;
 }

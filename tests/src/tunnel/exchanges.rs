@@ -209,9 +209,7 @@ async fn a_protocol_switch_goes_through_both_versions() {
         let gateway = gateway("").await;
         let _connector = Running::start(&gateway, "shop", origin.address(), version).await;
         let mut client = Wire::connect(gateway.address("web")).await;
-        client
-            .send("GET /shop HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
-            .await;
+        client.send("GET /shop HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n").await;
         let answer = client.head().await;
         assert_eq!((answer.status, answer.field("upgrade")), (101, Some("echo")), "{version}");
         client.send("there and back").await.expect("there and back").await;
@@ -236,7 +234,7 @@ async fn an_upstream_is_found_in_tunnels_with_filters_limits_and_metrics_as_any(
     for version in BOTH {
         let origin = Origin::start(Reply::echo()).await;
         let more = "[[routes]]\nname = \"shop\"\nmatch = { path_prefix = \"/buy\" }\n\
-                    filters = [{ rewrite = { prefix = \"/\" } }]\nforward = { upstream = \"shop\" }\n\
+                    filters = [{ rewrite = { strip_prefix = \"/buy\" } }]\nforward = { upstream = \"shop\" }\n\
                     [upstreams.shop]\ndiscovery = { tunnel = \"my-shop\", wait = \"300ms\" }\n";
         let gateway = Gateway::start(&document("300ms", "", more)).await;
         let web = gateway.address("web");

@@ -27,7 +27,9 @@ async fn a_1_0_connector_is_answered_by_the_rules() {
     assert_eq!((plain.status, plain.field("upgrade")), (426, Some("websocket")));
     assert_eq!(http::get(address, "/elsewhere").await.status, 404);
     assert_eq!(http::request(address, "TRACE", "/register", &[], b"").await.status, 405);
-    assert!(gateway.metric("sluice_tunnel_registrations_total", &["result=\"tunnel-no-version\""]).await >= 1.0);
+    assert!(
+        gateway.metric("sluice_tunnel_registrations_total", &["result=\"tunnel-no-version\""]).await >= 1.0
+    );
 }
 
 #[tokio::test]

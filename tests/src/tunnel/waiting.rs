@@ -132,7 +132,9 @@ async fn a_reload_keeps_tunnels() {
         let _connector = Running::start(&gateway, "shop", origin.address(), version).await;
         let opened = gateway.metric("sluice_tunnel_registrations_total", &["accepted"]).await;
         for turn in 0..20 {
-            let more = format!("[[routes]]\nname = \"r{turn}\"\nmatch = {{ path = \"/r\" }}\nrespond = {{ status = 204 }}\n");
+            let more = format!(
+                "[[routes]]\nname = \"r{turn}\"\nmatch = {{ path = \"/r\" }}\nrespond = {{ status = 204 }}\n"
+            );
             assert_eq!(gateway.reload(&document("1s", "", &more)).await.status, 200);
         }
         assert_eq!(gateway.metric("sluice_tunnel_registrations_total", &["accepted"]).await, opened);

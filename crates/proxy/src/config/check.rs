@@ -128,16 +128,7 @@ fn check_listener(
             )
             .hint("head: 256B to 1MiB, line: at least 64B, fields: at least 1");
     }
-    for (key, period) in [
-        ("head", timeouts.head),
-        ("idle", timeouts.idle),
-        ("stall", timeouts.stall),
-        ("total", timeouts.total),
-    ] {
-        if period.is_some_and(|period| period.0.is_zero()) {
-            problems.add(&at.key("timeouts").key(key), "a time of zero would fail every request");
-        }
-    }
+    check_times(listener, &at.key("timeouts"), problems);
     if limits.connections == Some(0) {
         problems.add(
             &at.key("limits").key("connections"),
@@ -190,6 +181,20 @@ fn check_listener(
         http2: check_http2(&listener.http2, &at.key("http2"), problems),
         tunnel: check_admission(listener, at, problems),
     })
+}
+
+fn check_times(listener: &Listener, at: &At, problems: &mut Problems) {
+    let timeouts = &listener.timeouts;
+    for (key, period) in [
+        ("head", timeouts.head),
+        ("idle", timeouts.idle),
+        ("stall", timeouts.stall),
+        ("total", timeouts.total),
+    ] {
+        if period.is_some_and(|period| period.0.is_zero()) {
+            problems.add(&at.key(key), "a time of zero would fail every request");
+        }
+    }
 }
 
 /// Who may register tunnels, on a listener for that.
