@@ -120,8 +120,11 @@ async fn a_dry_run_lets_pass_what_it_would_refuse() {
     let origin = Origin::start(Reply::ok("x")).await;
     let gateway = with_filter("rate_limit = { rate = \"1/h\", dry_run = true }", &origin).await;
     assert_eq!(statuses(gateway.address("web"), 3).await, [200; 3]);
-    let counted = gateway.metric("sluice_limit_decisions_total", &["decision=\"would-refuse\""]).await;
-    assert_eq!(counted, 2.0);
+    eventually("both are counted", async || {
+        let labels = ["decision=\"would-refuse\""];
+        (gateway.metric("sluice_limit_decisions_total", &labels).await == 2.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -166,7 +166,9 @@ async fn a_stream_of_messages_that_breaks_off_ends_with_unavailable() {
     .await;
     let gateway = gateway(&origin, "").await;
     let answer = call(&gateway, "/a.B/C", &[]).await;
-    assert_eq!((answer.status, status(&answer), answer.body.len()), (200, "14", 5));
+    // The reset may overtake the message.
+    assert_eq!((answer.status, status(&answer)), (200, "14"));
+    assert!(answer.trailers.is_some() && matches!(answer.body.len(), 0 | 5), "{answer:?}");
     let failed = gateway.metric("sluice_failures_total", &["code=\"upstream-incomplete\""]).await;
     assert_eq!(failed, 1.0);
 }
