@@ -52,7 +52,17 @@ fn blocks(page: &str) -> Vec<(usize, Kind, String)> {
 /// A fragment with what it needs besides.
 fn completed(fragment: &str) -> String {
     let document: DocumentMut = fragment.parse().unwrap_or_else(|error| panic!("{error}\n{fragment}"));
-    let of_document = ["process", "listeners", "routes", "upstreams", "certificates", "dns", "access_log"];
+    let of_document = [
+        "process",
+        "listeners",
+        "routes",
+        "upstreams",
+        "certificates",
+        "dns",
+        "access_log",
+        "consumers",
+        "consumer_limits",
+    ];
     let mut text = match document.iter().all(|(key, _)| of_document.contains(&key)) {
         true => fragment.to_owned(),
         // Keys of a route.

@@ -1,6 +1,7 @@
 //! End-to-end tests: one binary, because linking is the slow part.
 //!
-//! Promise: they see the program as its users do (command line, sockets, signals) and none of its crates;
+//! Promise: they see the program as its users do (command line, sockets, signals) and none of its crates, but
+//! for the connector of `sluice-tunnel`, which is a program's other end;
 //! port 0 and loopback only; no sleeping, only waiting with a deadline.
 #![allow(
     clippy::unwrap_used,
@@ -41,6 +42,8 @@ mod http;
 #[cfg(feature = "gateway")]
 mod http2;
 #[cfg(feature = "gateway")]
+mod limits;
+#[cfg(feature = "gateway")]
 mod malformed;
 #[cfg(feature = "gateway")]
 mod observe;
@@ -65,6 +68,8 @@ mod tcp;
 mod tidy;
 #[cfg(feature = "gateway")]
 mod tls;
+#[cfg(feature = "gateway")]
+mod tunnel;
 #[cfg(feature = "gateway")]
 mod udp;
 #[cfg(feature = "gateway")]

@@ -446,3 +446,34 @@ async fn say(handshake: tokio_rustls::Accept<TcpStream>, name: &'static str) {
         let _ = tls.shutdown().await;
     }
 }
+
+/// A client that is reset: before it has noticed that it is connected, or after.
+pub(crate) async fn turned_away(gateway: &Gateway) {
+    let Ok(mut client) = within("a connection", TcpStream::connect(gateway.address("db"))).await else {
+        return;
+    };
+    let ended = within("its end", client.read(&mut [0])).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_route_lets_in_by_address_and_others_are_reset() {
+    let origin = ManualOrigin::start().await;
+    let document = Tcp::default().document(&[origin.address()]);
+    let only = |allow: &str| {
+        let filters = format!("filters = [{{ ip_access = {{ allow = [\"{allow}\"] }} }}]\nforward = {{ up");
+        document.replace("forward = { up", &filters)
+    };
+    let gateway = Gateway::start(&only("127.0.0.2")).await;
+    turned_away(&gateway).await;
+    assert_eq!(failures(&gateway, "forbidden").await, 1.0);
+    let mut allowed = Wire::connect_from([127, 0, 0, 2].into(), gateway.address("db")).await;
+    let mut endpoint = origin.accept().await;
+    // Who is inside stays when the list changes.
+    assert_eq!(gateway.reload(&only("127.0.0.1")).await.status, 200);
+    allowed.send("still here").await;
+    endpoint.expect("still here").await;
+    let (mut client, mut endpoint) = tunnel(&origin, &gateway).await;
+    client.send("now me").await;
+    endpoint.expect("now me").await;
+}

@@ -167,3 +167,25 @@ async fn a_drain_serves_flows_that_go_on_and_begins_none() {
     assert!(gateway.wait_exit().await.success(), "it waits for the idle time of flows, then ends");
     assert!(endpoint.try_recv(&mut [0; 16]).is_err());
 }
+
+#[tokio::test]
+async fn a_route_and_a_listener_let_in_by_address() {
+    let endpoint = socket().await;
+    for (listener, filters) in [
+        ("", "filters = [{ ip_access = { allow = [\"127.0.0.2\"] } }]\n"),
+        ("ip_access = { allow = [\"127.0.0.2\"] }", ""),
+    ] {
+        let text = document(Tcp { listener, ..Tcp::default() }, &[&endpoint]);
+        let gateway = Gateway::start(&text.replace("forward = {", &format!("{filters}forward = {{"))).await;
+        client(&gateway).await.send(b"refused").await.unwrap();
+        eventually("a refusal", async || {
+            let refused = gateway.metric("sluice_failures_total", &["code=\"forbidden\""]).await;
+            (refused == 1.0).then_some(())
+        })
+        .await;
+        let allowed = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+        allowed.connect(gateway.address("db")).await.unwrap();
+        ask(&allowed, &endpoint, b"let in").await;
+        assert!(endpoint.try_recv(&mut [0; 16]).is_err(), "what was refused never came");
+    }
+}

@@ -35,6 +35,8 @@ cargo xtask COMMAND
   bench tcp [--only download|upload|connection]
             [--seconds N] [--rounds N] [--connections N] [--without PROXY]
                                        nginx, HAProxy and Sluice with equal jobs, loaded in turn
+  bench filters [--only ROW] [--seconds N] [--rounds N] [--connections N]
+                                       what each filter adds to a request, in CPU
   bench idle [--connections N]         memory of idle keep-alive connections
   bench routes | balance               micro-benchmarks of route lookup and endpoint choice
 ";

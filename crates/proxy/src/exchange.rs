@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::gate::Held;
 use crate::limit;
 use crate::tls::Secured;
+use crate::tunnels::Wanted;
 
 /// Who is asking, and through which listener.
 #[derive(Clone, Debug)]
@@ -179,6 +180,8 @@ pub struct Exchange {
     pub throttle: Option<Box<Throttle>>,
     /// The places that it holds.
     pub held: Held,
+    /// The tunnels that may carry it, when the request says which.
+    pub tunnels: Option<Box<Wanted>>,
 }
 
 impl Exchange {
@@ -214,6 +217,7 @@ impl Exchange {
             cross_origin: None,
             throttle: None,
             held: Held::default(),
+            tunnels: None,
         }
     }
 

@@ -55,6 +55,7 @@ enum Does {
     Respond,
     Redirect,
     Token,
+    Tunnel,
     /// What the rules say of the destination.
     ForwardProxy(String),
     Forward {
@@ -152,6 +153,7 @@ fn then(route: &Route, model: &Model, (head, scheme): (&RequestHead, Scheme)) ->
         Action::Respond(_) => Does::Respond,
         Action::Redirect(_) => Does::Redirect,
         Action::Token(_) => Does::Token,
+        Action::Tunnel(_) => Does::Tunnel,
         Action::ForwardProxy(proxy) => Does::ForwardProxy(decision(proxy, head, scheme)),
         Action::Forward(forward) => {
             let (name, policy) = &model.upstreams[forward.upstream];
@@ -176,6 +178,7 @@ impl fmt::Display for Answer {
             Does::Respond => writeln!(f, "action    respond"),
             Does::Redirect => writeln!(f, "action    redirect"),
             Does::Token => writeln!(f, "action    token"),
+            Does::Tunnel => writeln!(f, "action    tunnel"),
             Does::ForwardProxy(decision) => {
                 writeln!(f, "action    forward_proxy")?;
                 writeln!(f, "rules     {decision}")
@@ -209,6 +212,7 @@ impl Answer {
             Does::Respond => json!({ "filters": then.filters, "action": "respond" }),
             Does::Redirect => json!({ "filters": then.filters, "action": "redirect" }),
             Does::Token => json!({ "filters": then.filters, "action": "token" }),
+            Does::Tunnel => json!({ "filters": then.filters, "action": "tunnel" }),
             Does::ForwardProxy(decision) => {
                 json!({ "filters": then.filters, "action": "forward_proxy", "rules": decision })
             }

@@ -33,7 +33,7 @@ pub enum Kind {
     /// One for all.
     One(Arc<Gate>),
     /// One for each key.
-    Each(Keyed),
+    Each(Box<Keyed>),
 }
 
 /// What is asked for under a name.
@@ -73,7 +73,7 @@ impl Gates {
         let kind = match wanted {
             Wanted::One(limit) => Kind::One(Gate::new(limit)),
             Wanted::Adaptive(policy) => Kind::One(Gate::adaptive(policy)),
-            Wanted::Each => Kind::Each(Keyed::default()),
+            Wanted::Each => Kind::Each(Box::default()),
         };
         let named = Arc::new(Named { name: name.to_owned(), kind });
         gates.insert(name.to_owned(), Arc::downgrade(&named));

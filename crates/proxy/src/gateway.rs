@@ -27,6 +27,9 @@ use crate::upstream::{Events, Upstream};
 use crate::worker::{self, Order};
 use crate::world::Clock;
 
+/// How long tunnels are taken after a drain has begun.
+const LAST_REQUESTS: Duration = Duration::from_millis(500);
+
 /// What all workers share.
 pub struct Gateway {
     /// Clocks.
@@ -266,6 +269,12 @@ impl Control {
         }
         for mailbox in &self.gateway.mailboxes {
             let _ = mailbox.send(Order::Drain);
+        }
+        let tunnels = Arc::clone(&self.gateway.snapshot().tunnels);
+        if !tunnels.is_empty() {
+            // Clients that came at the last moment may still send their request.
+            tokio::time::sleep(LAST_REQUESTS).await;
+            tunnels.drain();
         }
         self.ended().await;
         self.close_log();

@@ -54,6 +54,7 @@ pub mod stream;
 pub mod template;
 pub mod tls;
 pub mod token;
+pub mod tunnels;
 pub mod upstream;
 pub mod value;
 pub mod websocket;

@@ -11,6 +11,7 @@
 //! * health check tasks: as long as the check is the same, in `health::monitor`;
 //! * which passwords were found right a moment ago, connections to Redis, what limits and quotas have counted: in
 //!   `filter::Shared`;
+//! * tunnels, and who waits for one: in `tunnels`, which is of the process;
 //! * TLS sessions: as long as a listener's or upstream's TLS and the files it names are the same, in
 //!   `tls::Loaded`; those of clients also over a change of certificates;
 //! * the access log's file: as long as its configuration is the same, here.
@@ -33,10 +34,11 @@ use crate::gates::Limited;
 use crate::limit::consumer::OfConsumer;
 use crate::observe::access_log::AccessLog;
 use crate::observe::diagnostic::Diagnostics;
-use crate::observe::metrics::Registry;
+use crate::observe::metrics::{Collector, Registry};
 use crate::problem::{At, Problems};
 use crate::sockets::{self, Bound, Inherited, Listening};
 use crate::tls;
+use crate::tunnels::Tunnels;
 use crate::upstream::affinity::By;
 use crate::upstream::config::{EndpointPolicy, Policy, PoolPolicy};
 use crate::upstream::{Endpoint, Upstream};
@@ -61,6 +63,8 @@ pub struct Snapshot {
     pub shared: filter::Shared,
     /// The limits of each consumer, by its position.
     pub consumer_limits: Vec<OfConsumer>,
+    /// The tunnels of the process.
+    pub tunnels: Arc<Tunnels>,
 }
 
 /// A snapshot that is ready to run, with the sockets that are new in it: for each worker one of each.
@@ -84,11 +88,12 @@ pub fn build(
     let shared =
         before.map_or_else(|| start(secret, &document.process, observe), |before| before.shared.clone());
     load_lists(&mut model, &mut problems);
+    let tunnels = before.map_or_else(|| first_tunnels(observe), |before| Arc::clone(&before.tunnels));
     load_filters(&mut model, &shared, &mut problems);
     let consumer_limits = consumer_limits(&model, &shared, &mut problems);
     let now = now.as_secs().try_into().unwrap_or(i64::MAX);
     let tls = tls::Loaded::load(&model.tls(), before.map(|before| &before.tls), now, &mut problems);
-    let upstreams = upstreams(&model, before, (secret, &tls, &shared), &mut problems);
+    let upstreams = upstreams(&model, before, (secret, &tls, &shared, &tunnels), &mut problems);
     let log = log(&model, before, observe, &mut problems);
     let (listeners, sockets) = listeners(&model, before, (workers, inherited), &mut problems);
     if !problems.is_empty() {
@@ -98,8 +103,19 @@ pub fn build(
         observe.1.warn(caution, &[]);
     }
     let revision = before.map_or(1, |before| before.revision + 1);
-    let snapshot =
-        Snapshot { revision, document, model, upstreams, listeners, tls, log, shared, consumer_limits };
+    tunnels.set_policy(model.tunnels.clone());
+    let snapshot = Snapshot {
+        revision,
+        document,
+        model,
+        upstreams,
+        listeners,
+        tls,
+        log,
+        shared,
+        consumer_limits,
+        tunnels,
+    };
     let snapshot = Arc::new(snapshot);
     Ok(Built { snapshot, sockets })
 }
@@ -118,6 +134,14 @@ fn start(
     shared.key_sets.report_to(diagnostics);
     registry.register(shared.redis.clone());
     shared
+}
+
+/// The tunnels of a process that starts: none.
+fn first_tunnels((registry, diagnostics): (&Registry, &Diagnostics)) -> Arc<Tunnels> {
+    let tunnels = Tunnels::new(diagnostics);
+    let collector: Arc<dyn Collector> = Arc::<Tunnels>::clone(&tunnels);
+    registry.register(collector);
+    tunnels
 }
 
 /// Reads the lists of who may come in through listeners.
@@ -175,7 +199,7 @@ fn consumer_limits(model: &Model, shared: &filter::Shared, problems: &mut Proble
 fn upstreams(
     model: &Model,
     before: Option<&Snapshot>,
-    (secret, tls, shared): (&[u8], &tls::Loaded, &filter::Shared),
+    (secret, tls, shared, tunnels): (&[u8], &tls::Loaded, &filter::Shared, &Arc<Tunnels>),
     problems: &mut Problems,
 ) -> Vec<Arc<Upstream>> {
     let mut out = Vec::with_capacity(model.upstreams.len());
@@ -184,8 +208,11 @@ fn upstreams(
         let at = At::root().key("upstreams").key(&**name).key("endpoints");
         let endpoints: Vec<_> = (policy.endpoints.iter().enumerate())
             .map(|(index, endpoint)| {
-                let addresses = resolve(&endpoint.address, &at.index(index), problems);
-                self::endpoint(name, policy, endpoint, (addresses, old, (secret, shared)))
+                let addresses = match policy.discovery {
+                    Some(_) => Vec::new(),
+                    None => resolve(&endpoint.address, &at.index(index), problems),
+                };
+                self::endpoint((name, policy), endpoint, (addresses, old), (secret, shared))
             })
             .collect();
         let group = old.map(|old| Arc::clone(&old.group)).unwrap_or_default();
@@ -201,6 +228,7 @@ fn upstreams(
             gate: (policy.concurrency).map(|(limit, patience)| {
                 Limited::new(&shared.gates, &format!("upstream {name}"), limit, patience)
             }),
+            tunnels: policy.discovery.is_some().then(|| Arc::clone(tunnels)),
             group,
             tokens,
         }));
@@ -209,10 +237,10 @@ fn upstreams(
 }
 
 fn endpoint(
-    upstream: &str,
-    policy: &Policy,
+    (upstream, policy): (&str, &Policy),
     endpoint: &EndpointPolicy,
-    (addresses, old, (secret, shared)): (Vec<Address>, Option<&Arc<Upstream>>, (&[u8], &filter::Shared)),
+    (addresses, old): (Vec<Address>, Option<&Arc<Upstream>>),
+    (secret, shared): (&[u8], &filter::Shared),
 ) -> Endpoint {
     let kept = old.and_then(|old| {
         let same = old.endpoints.iter().find(|known| *known.address == *endpoint.address);

@@ -41,6 +41,7 @@ pub fn status(gateway: &Gateway) -> Value {
         "upstreams": upstreams,
         "breakers": breakers(&snapshot, now),
         "limits": limits(&snapshot),
+        "tunnels": snapshot.tunnels.status(),
     })
 }
 

@@ -14,7 +14,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("sluice-traffic", &[]),
     ("sluice-store", &[]),
     ("sluice-testkit", &[]),
-    ("sluice-tests", &["sluice-testkit"]),
+    ("sluice-tests", &["sluice-testkit", "sluice-tunnel"]),
     ("xtask", &[]),
 ];
 
@@ -88,6 +88,7 @@ const STOREYS: &[&[&str]] = &[
         "pipeline/hops",
         "redis",
         "limit",
+        "tunnels",
     ],
     &["health"],
     &["upstream", "scene"],

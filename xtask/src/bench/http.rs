@@ -67,7 +67,7 @@ pub(super) fn start(listen: Listen, without: Option<&str>) -> Result<Servers, Fa
 }
 
 /// The `http` block of an nginx around one server.
-fn http_block(name: &str, folder: &Folder, server: &str) -> String {
+pub(super) fn http_block(name: &str, folder: &Folder, server: &str) -> String {
     let here = folder.path().join(name).display().to_string();
     format!(
         "http {{\n  client_body_temp_path {here}/body; proxy_temp_path {here}/proxy; \
@@ -76,7 +76,7 @@ fn http_block(name: &str, folder: &Folder, server: &str) -> String {
     )
 }
 
-fn origin_server(port: u16, folder: &Folder) -> String {
+pub(super) fn origin_server(port: u16, folder: &Folder) -> String {
     let (small, folder) = ("x".repeat(SMALL), folder.path().display());
     format!(
         "  sendfile on;\n  server {{\n    listen 127.0.0.1:{port} backlog=4096;\n    root {folder};\n    \

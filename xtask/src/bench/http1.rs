@@ -44,6 +44,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failed> {
             connections: options.connections.unwrap_or(CONNECTIONS),
             seconds,
             close: load.close,
+            field: None,
         })
     })
 }

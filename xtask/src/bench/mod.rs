@@ -7,6 +7,7 @@
 mod certificate;
 mod compare;
 mod counted;
+mod filters;
 mod h2load;
 mod http;
 mod http1;
@@ -27,7 +28,7 @@ use crate::step::{cargo, none_left, number, option, run as run_step};
 
 pub(crate) use tcp::NGINX_STREAM;
 
-const NAMES: &str = "h1, h2, tls, tcp, idle, routes or balance";
+const NAMES: &str = "h1, h2, tls, tcp, filters, idle, routes or balance";
 
 pub(crate) fn run(arguments: &[&str]) -> Result<(), Failed> {
     let (what, rest) = arguments.split_first().ok_or_else(|| format!("bench what? {NAMES}"))?;
@@ -37,6 +38,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failed> {
         "h2" => http2::run(&comparison(&mut rest)?),
         "tls" => tls::run(&comparison(&mut rest)?),
         "tcp" => tcp::run(&comparison(&mut rest)?),
+        "filters" => filters::run(&comparison(&mut rest)?),
         "idle" => {
             let connections = number(&mut rest, "--connections", 10_000)?;
             none_left(&rest)?;

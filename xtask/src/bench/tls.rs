@@ -59,6 +59,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failed> {
                 connections: options.connections.unwrap_or(CONNECTIONS),
                 seconds,
                 close: false,
+                field: None,
             })
         }
     })

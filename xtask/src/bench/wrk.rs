@@ -14,6 +14,8 @@ pub(super) struct Drive<'a> {
     pub(super) seconds: usize,
     /// Ask for the connection to be closed after each answer.
     pub(super) close: bool,
+    /// A field of each request: `Name: value`.
+    pub(super) field: Option<&'a str>,
 }
 
 /// Runs wrk on core 1.
@@ -24,6 +26,9 @@ pub(super) fn drive(how: Drive<'_>) -> Result<Answered, Failed> {
     command.args(["--duration", &format!("{}s", how.seconds)]);
     if how.close {
         command.args(["--header", "Connection: close"]);
+    }
+    if let Some(field) = how.field {
+        command.args(["--header", field]);
     }
     let text = output(command.arg(how.url))?;
     parse(&text).ok_or_else(|| format!("wrk said something else:\n{text}"))

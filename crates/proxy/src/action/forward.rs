@@ -17,9 +17,9 @@ use sluice_traffic::breaker;
 use sluice_traffic::retry::{self, Sent};
 use sluice_traffic::selection::Tried;
 
-use super::fallback::{self, Fallback, Then};
+use super::Acted;
+use super::fallback::{self, Fallback};
 use super::record::{self, Patience};
-use super::{Acted, guard};
 use crate::circuit::{Around, Circuit, Circuits};
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::{Failure, Retry};
@@ -32,7 +32,7 @@ use crate::upstream::config::BreakerConfig;
 use crate::upstream::connection::Origin;
 use crate::upstream::live::InFlight;
 use crate::upstream::pick::Choice;
-use crate::upstream::reach::Reach;
+use crate::upstream::reach::{Reach, Way};
 use crate::upstream::send::{self, ANSWER_LIMITS, Answer, Lost, Scope, Terms};
 use crate::value::Period;
 use crate::world::{Deadline, World};
@@ -158,6 +158,18 @@ pub(super) fn position(name: &str, upstreams: &[&str], at: &At, problems: &mut P
     position
 }
 
+/// Tunnels that one request may find ended.
+const STALE_TUNNELS: u32 = 8;
+
+/// Whether HTTP/1.1 upgrades are passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrades {
+    /// They are.
+    Passed,
+    /// The request goes on as an ordinary one.
+    Ignored,
+}
+
 /// One try at one endpoint, and what came of it.
 struct Attempt {
     choice: Choice,
@@ -170,6 +182,22 @@ impl Forward {
     /// Takes its breaker from those of the process.
     pub fn load(&mut self, circuits: &Circuits, route: &str) {
         self.circuit = self.breaker.map(|policy| circuits.circuit(Around::Route, route, policy));
+    }
+
+    /// To an upstream, with every default.
+    pub fn plain(upstream: usize, upgrades: Upgrades) -> Forward {
+        Forward {
+            upstream,
+            timeout: None,
+            attempts: 2,
+            statuses: Vec::new(),
+            non_idempotent: false,
+            host: HostConfig::Preserve,
+            upgrade: upgrades == Upgrades::Passed,
+            breaker: None,
+            fallback: None,
+            circuit: None,
+        }
     }
 
     /// Whether a breaker stands before it, or a fallback behind.
@@ -188,77 +216,8 @@ impl Forward {
         self.send(&scene.upstreams[self.upstream], scene, exchange, request)
     }
 
-    /// The same, passing the breakers; falls back where that is written.
-    pub async fn guarded(
-        &self,
-        scene: &Scene<'_>,
-        exchange: &mut Exchange,
-        request: &mut Request,
-    ) -> Result<Acted, Failure> {
-        let had_body = !request.body.is_empty();
-        let acted = match &self.circuit {
-            None => self.through(self.upstream, scene, exchange, request).await,
-            Some(circuit) => match guard::pass(circuit, scene.world) {
-                Ok(passing) => {
-                    let acted = self.through(self.upstream, scene, exchange, request).await;
-                    guard::judge(scene, (circuit, passing), came(&acted));
-                    acted
-                }
-                Err(failure) => Err(failure),
-            },
-        };
-        match self.fallback.as_deref().filter(|fallback| fallback.concerns(came(&acted))) {
-            None => acted,
-            Some(fallback) => {
-                let whole = is_whole(request, had_body);
-                self.fall_back((fallback, acted, whole), scene, exchange, request).await
-            }
-        }
-    }
-
-    /// What happens instead of what came.
-    async fn fall_back(
-        &self,
-        (fallback, acted, whole): (&Fallback, Result<Acted, Failure>, bool),
-        scene: &Scene<'_>,
-        exchange: &mut Exchange,
-        request: &mut Request,
-    ) -> Result<Acted, Failure> {
-        match &fallback.then {
-            Then::Upstream(_) if !whole => acted,
-            Then::Upstream(upstream) => {
-                scene.upstreams[self.upstream].cells.fallbacks.add(1);
-                drop(acted);
-                self.through(*upstream, scene, exchange, request).await
-            }
-            Then::Respond(respond) => {
-                scene.upstreams[self.upstream].cells.fallbacks.add(1);
-                exchange.outcome = Outcome::Answered;
-                Ok(Acted::Response(respond.answer(exchange, &request.head)))
-            }
-        }
-    }
-
-    /// Sends it to one upstream, if its breaker and its limit let it.
-    async fn through(
-        &self,
-        upstream: usize,
-        scene: &Scene<'_>,
-        exchange: &mut Exchange,
-        request: &mut Request,
-    ) -> Result<Acted, Failure> {
-        let local = &scene.upstreams[upstream];
-        let Some(circuit) = &local.shared.circuit else {
-            return self.send(local, scene, exchange, request).await;
-        };
-        exchange.upstream = Arc::clone(&local.name);
-        let passing = guard::pass(circuit, scene.world)?;
-        let acted = self.send(local, scene, exchange, request).await;
-        guard::judge(scene, (circuit, passing), came(&acted));
-        acted
-    }
-
-    async fn send(
+    /// Sends it to an upstream, whatever breakers say.
+    pub(super) async fn send(
         &self,
         local: &Rc<Local>,
         scene: &Scene<'_>,
@@ -378,24 +337,32 @@ impl Forward {
     ) -> Result<Answer, Lost> {
         let version = local.shared.policy.proxy_protocol;
         let header = version.map_or(Vec::new(), |version| version.connection(exchange));
-        let reach = Reach { local, index, world: scene.world, events: &**scene.events, header };
+        let tunnels = exchange.tunnels.take();
+        let wanted = tunnels.as_deref();
+        let reach = Reach { local, index, world: scene.world, events: &**scene.events, header, wanted };
         let care = if request.head.method.is_idempotent() { Care::Usual } else { Care::Extra };
         let has_body = !request.body.is_empty();
         let mut now = started;
-        let mut stale_allowed = true;
+        // Tunnels that end while they are taken are many when their connectors deregister.
+        let mut resends = if local.shared.tunnels.is_some() { STALE_TUNNELS } else { 1 };
         let lost = |failure| Lost { failure, sent: Sent::Nothing, scope: Scope::Exchange };
         loop {
             let place = match &local.shared.endpoints[index].gate {
                 Some(gate) => Some(gate.enter(scene.world).await.map_err(lost)?),
                 None => None,
             };
-            let pooled = if stale_allowed { reach.pooled(now, care) } else { None };
+            let pooled = if resends > 0 { reach.pooled(now, care) } else { None };
             let (way, origin) = match pooled {
                 Some(way) => (way, Origin::Reused),
                 // Boxed: a TLS handshake has no room in exchanges that find a connection.
                 // Failed: nobody was reached.
                 None => Box::pin(reach.connect(care)).await.map_err(lost)?,
             };
+            if let Way::Tunnel(slot) = &way
+                && let Some(label) = slot.label()
+            {
+                exchange.endpoint = Arc::clone(label);
+            }
             if origin == Origin::Fresh {
                 now = scene.world.clock.now();
             }
@@ -408,7 +375,7 @@ impl Forward {
                 origin == Origin::Reused && is_whole(request, has_body) && lost.may_resend(request)
             };
             match result {
-                Err(lost) if stale_allowed && is_stale(lost) => stale_allowed = false,
+                Err(lost) if resends > 0 && is_stale(lost) => resends -= 1,
                 result => return result,
             }
         }
@@ -508,17 +475,9 @@ fn terms<'a>(
     }
 }
 
-/// The status of an answer, or how there is none.
-fn came(acted: &Result<Acted, Failure>) -> Result<u16, Failure> {
-    acted.as_ref().map_err(|failure| *failure).map(|acted| match acted {
-        Acted::Response(response) => response.head.status,
-        Acted::Switched(head, _) => head.status,
-    })
-}
-
 /// Whether the request is still what it was: a body that was pulled is gone, and without it the request would be
 /// another one.
-fn is_whole(request: &Request, has_body: bool) -> bool {
+pub(super) fn is_whole(request: &Request, has_body: bool) -> bool {
     !has_body || !request.body.is_empty()
 }
 

@@ -1,6 +1,17 @@
-//! Passing the breakers around a route and an upstream.
+//! Passing the breakers around a route and an upstream, and what happens instead.
+//!
+//! Promise: a request that was let through is judged once, by what came of it; the client hears of one thing
+//! alone: what the upstream gave, or what stands in for it.
 
+use std::sync::Arc;
+
+use sluice_http::Request;
+
+use super::Acted;
+use super::fallback::{Fallback, Then};
+use super::forward::{Forward, is_whole};
 use crate::circuit::{Circuit, Passing, verdict};
+use crate::exchange::{Exchange, Outcome};
 use crate::failure::Failure;
 use crate::scene::Scene;
 use crate::world::World;
@@ -23,4 +34,84 @@ pub(super) fn judge(
     if let Some(change) = passing.judge(verdict(came), now) {
         scene.events.circuit_changed(circuit, change);
     }
+}
+
+impl Forward {
+    /// The same, passing the breakers; falls back where that is written.
+    pub async fn guarded(
+        &self,
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Acted, Failure> {
+        let had_body = !request.body.is_empty();
+        let acted = match &self.circuit {
+            None => self.through(self.upstream, scene, exchange, request).await,
+            Some(circuit) => match pass(circuit, scene.world) {
+                Ok(passing) => {
+                    let acted = self.through(self.upstream, scene, exchange, request).await;
+                    judge(scene, (circuit, passing), came(&acted));
+                    acted
+                }
+                Err(failure) => Err(failure),
+            },
+        };
+        match self.fallback.as_deref().filter(|fallback| fallback.concerns(came(&acted))) {
+            None => acted,
+            Some(fallback) => {
+                let whole = is_whole(request, had_body);
+                self.fall_back((fallback, acted, whole), scene, exchange, request).await
+            }
+        }
+    }
+
+    /// What happens instead of what came.
+    async fn fall_back(
+        &self,
+        (fallback, acted, whole): (&Fallback, Result<Acted, Failure>, bool),
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Acted, Failure> {
+        match &fallback.then {
+            Then::Upstream(_) if !whole => acted,
+            Then::Upstream(upstream) => {
+                scene.upstreams[self.upstream].cells.fallbacks.add(1);
+                drop(acted);
+                self.through(*upstream, scene, exchange, request).await
+            }
+            Then::Respond(respond) => {
+                scene.upstreams[self.upstream].cells.fallbacks.add(1);
+                exchange.outcome = Outcome::Answered;
+                Ok(Acted::Response(respond.answer(exchange, &request.head)))
+            }
+        }
+    }
+
+    /// Sends it to one upstream, if its breaker and its limit let it.
+    async fn through(
+        &self,
+        upstream: usize,
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Acted, Failure> {
+        let local = &scene.upstreams[upstream];
+        let Some(circuit) = &local.shared.circuit else {
+            return self.send(local, scene, exchange, request).await;
+        };
+        exchange.upstream = Arc::clone(&local.name);
+        let passing = pass(circuit, scene.world)?;
+        let acted = self.send(local, scene, exchange, request).await;
+        judge(scene, (circuit, passing), came(&acted));
+        acted
+    }
+}
+
+/// The status of an answer, or how there is none.
+fn came(acted: &Result<Acted, Failure>) -> Result<u16, Failure> {
+    acted.as_ref().map_err(|failure| *failure).map(|acted| match acted {
+        Acted::Response(response) => response.head.status,
+        Acted::Switched(head, _) => head.status,
+    })
 }

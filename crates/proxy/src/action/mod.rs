@@ -9,6 +9,7 @@ mod record;
 pub mod redirect;
 pub mod respond;
 pub mod token;
+pub mod tunnel;
 
 use sluice_http::{Response, ResponseHead};
 
@@ -26,6 +27,8 @@ pub enum Action {
     Token(Box<token::Token>),
     /// Send it where the client says.
     ForwardProxy(Box<forward_proxy::ForwardProxy>),
+    /// Send it through a tunnel that the request names.
+    Tunnel(tunnel::ThroughTunnel),
 }
 
 /// What an action gives: a response, or a tunnel to switch to.

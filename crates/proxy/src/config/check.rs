@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use sluice_http::h1::Limits;
 
-use super::certificates;
 use super::document::{Document, Listener, ListenerHttp2, Protocol, ProxyProtocol, Route as RouteDocument};
 use super::model::{self, Http2Policy, ListenerPolicy, ListenerTimeouts, Missing, Model, Route};
 use super::streams::{self, Kind};
+use super::{certificates, document};
 use crate::action::Action;
 use crate::action::redirect::Redirect;
 use crate::action::respond::Respond;
@@ -24,7 +24,9 @@ use crate::problem::{At, Problems};
 use crate::route::{RouteSpec, Streams, Table, parse_time};
 use crate::sockets::{Place, Transport};
 use crate::tls::Spoken;
+use crate::tunnels::config::Admission;
 use crate::upstream::config::Policy;
+use crate::upstream::discovery;
 use crate::value::{ByteSize, Period};
 
 /// Checks a document.
@@ -64,6 +66,7 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
             consumers,
             consumer_limits,
             certificates,
+            tunnels: document.tunnels.clone().unwrap_or_default().policy(),
             access_log,
         });
     }
@@ -136,16 +139,7 @@ fn check_listener(
             )
             .hint("head: 256B to 1MiB, line: at least 64B, fields: at least 1");
     }
-    for (key, period) in [
-        ("head", timeouts.head),
-        ("idle", timeouts.idle),
-        ("stall", timeouts.stall),
-        ("total", timeouts.total),
-    ] {
-        if period.is_some_and(|period| period.0.is_zero()) {
-            problems.add(&at.key("timeouts").key(key), "a time of zero would fail every request");
-        }
-    }
+    check_times(timeouts, &at.key("timeouts"), problems);
     if limits.connections == Some(0) {
         problems.add(
             &at.key("limits").key("connections"),
@@ -188,7 +182,7 @@ fn check_listener(
         body_limit: limits.body.map_or(u64::MAX, |size| size.0),
         connections: limits.connections.unwrap_or(match listener.protocol {
             Protocol::Udp => 10_000,
-            Protocol::Http | Protocol::Tcp | Protocol::Socks5 => u32::MAX,
+            Protocol::Http | Protocol::Tcp | Protocol::Socks5 | Protocol::Tunnel => u32::MAX,
         }),
         access: (listener.ip_access.as_ref())
             .and_then(|config| IpAccess::build(config, &at.key("ip_access"), problems)),
@@ -200,7 +194,29 @@ fn check_listener(
             .filter(|count| *count > 0)
             .unwrap_or(u32::MAX),
         http2: check_http2(&listener.http2, &at.key("http2"), problems),
+        tunnel: check_admission(listener, at, problems),
     })
+}
+
+/// No time is zero.
+fn check_times(timeouts: &document::ListenerTimeouts, at: &At, problems: &mut Problems) {
+    for (key, period) in [
+        ("head", timeouts.head),
+        ("idle", timeouts.idle),
+        ("stall", timeouts.stall),
+        ("total", timeouts.total),
+    ] {
+        if period.is_some_and(|period| period.0.is_zero()) {
+            problems.add(&at.key(key), "a time of zero would fail every request");
+        }
+    }
+}
+
+/// Who may register tunnels, on a listener for that.
+fn check_admission(listener: &Listener, at: &At, problems: &mut Problems) -> Option<Arc<Admission>> {
+    let config = listener.tunnel.clone().unwrap_or_default();
+    let admission = config.check(&at.key("tunnel"), problems);
+    admission.filter(|_| listener.protocol == Protocol::Tunnel).map(Arc::new)
 }
 
 /// RFC 9113 section 6.9.1: the largest window.
@@ -251,7 +267,7 @@ const LONGEST_DATAGRAM: usize = 65_527;
 /// In seconds.
 fn default_idle(protocol: Protocol) -> u64 {
     match protocol {
-        Protocol::Http => 60,
+        Protocol::Http | Protocol::Tunnel => 60,
         Protocol::Tcp | Protocol::Socks5 => 600,
         Protocol::Udp => 30,
     }
@@ -261,14 +277,14 @@ fn default_idle(protocol: Protocol) -> u64 {
 fn spoken(protocol: Protocol) -> Spoken {
     match protocol {
         Protocol::Http => Spoken::Http,
-        Protocol::Tcp | Protocol::Udp | Protocol::Socks5 => Spoken::Bytes,
+        Protocol::Tcp | Protocol::Udp | Protocol::Socks5 | Protocol::Tunnel => Spoken::Bytes,
     }
 }
 
 fn check_place(listener: &Listener, at: &At, problems: &mut Problems) -> Option<Place> {
     let address = problems.take(&at.key("address"), parse_address(&listener.address))?;
     let transport = match listener.protocol {
-        Protocol::Http | Protocol::Tcp | Protocol::Socks5 => Transport::Stream,
+        Protocol::Http | Protocol::Tcp | Protocol::Socks5 | Protocol::Tunnel => Transport::Stream,
         Protocol::Udp => Transport::Datagram,
     };
     if transport == Transport::Datagram && address.inet().is_none() {
@@ -280,6 +296,7 @@ fn check_place(listener: &Listener, at: &At, problems: &mut Problems) -> Option<
         ("trusted_proxies", !http && !listener.trusted_proxies.is_empty()),
         ("proxy_protocol", listener.protocol == Protocol::Udp && listener.proxy_protocol.is_some()),
         ("tls", listener.protocol == Protocol::Udp && listener.tls.is_some()),
+        ("tunnel", listener.protocol != Protocol::Tunnel && listener.tunnel.is_some()),
     ] {
         if unfit {
             let word = listener.protocol.word();
@@ -329,10 +346,17 @@ fn parse_inet(text: &str) -> Result<SocketAddr, String> {
 
 fn check_upstreams(document: &Document, problems: &mut Problems) -> Vec<(Arc<str>, Policy)> {
     let at = At::root().key("upstreams");
-    (document.upstreams.iter())
+    let mut upstreams: Vec<_> = (document.upstreams.iter())
         .filter_map(|(name, config)| Some((Arc::from(name.as_str()), config.check(&at.key(name), problems)?)))
-        .collect()
+        .collect();
+    if document.routes.iter().any(|route| route.tunnel.is_some()) {
+        upstreams.extend(discovery::all(problems).map(|all| (Arc::from(ALL_TUNNELS), all)));
+    }
+    upstreams
 }
+
+/// The upstream behind the action `tunnel`, where upstreams are named.
+const ALL_TUNNELS: &str = "(tunnels)";
 
 /// The tables of HTTP requests and of CONNECT, and the routes of connections and flows.
 fn check_matches(document: &Document, problems: &mut Problems) -> ((Table, Option<Table>), Streams) {
@@ -407,19 +431,20 @@ fn check_action(
         route.redirect.is_some(),
         route.token.is_some(),
         route.forward_proxy.is_some(),
+        route.tunnel.is_some(),
     ];
     match actions.iter().filter(|written| **written).count() {
         1 => {}
         0 => {
-            problems
-                .add(at, format!("route `{}` does nothing", route.name))
-                .hint("give it exactly one action: forward, respond, redirect, token or forward_proxy");
+            problems.add(at, format!("route `{}` does nothing", route.name)).hint(
+                "give it exactly one action: forward, respond, redirect, token, forward_proxy or tunnel",
+            );
             return None;
         }
         _ => {
             problems
                 .add(at, format!("route `{}` has more than one action", route.name))
-                .hint("keep exactly one of forward, respond, redirect, token and forward_proxy");
+                .hint("keep exactly one of forward, respond, redirect, token, forward_proxy and tunnel");
             return None;
         }
     }
@@ -434,6 +459,10 @@ fn check_action(
     }
     if let Some(config) = &route.token {
         return config.check(&at.key("token"), problems).map(|token| Action::Token(Box::new(token)));
+    }
+    if let Some(config) = &route.tunnel {
+        // Behind the upstreams that are written stands the one of all tunnels.
+        return config.check(upstreams.len(), &at.key("tunnel"), problems).map(Action::Tunnel);
     }
     let config = route.forward_proxy.as_ref()?;
     let checked = config.check(&at.key("forward_proxy"), problems)?;

@@ -13,7 +13,7 @@ use crate::filter::Filter as _;
 use crate::filter::ip_access::IpAccess;
 use crate::pipeline::forwarded::Forwarded;
 use crate::value::{ByteSize, Network, Period};
-use crate::{action, consumer, filter, limit, observe, resolve, route, tls, upstream};
+use crate::{action, consumer, filter, limit, observe, resolve, route, tls, tunnels, upstream};
 
 /// A Sluice configuration.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -39,6 +39,10 @@ pub struct Document {
     /// Where names are looked up, for the action forward_proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<resolve::Config>,
+    /// Reverse tunnels: how many there may be, and what gets no traffic. Who may open them is said by listeners of
+    /// protocol "tunnel".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnels: Option<tunnels::config::Config>,
     /// One line for each exchange.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<observe::access_log::Config>,
@@ -147,6 +151,9 @@ pub struct Listener {
     /// HTTP/2 on this listener: over TLS by ALPN, without TLS when the client begins with it.
     #[serde(default)]
     pub http2: ListenerHttp2,
+    /// Who may register tunnels here, for a listener of protocol "tunnel". Default: everybody who can connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<tunnels::config::AdmissionConfig>,
 }
 
 /// HTTP/2 on a listener.
@@ -196,6 +203,9 @@ pub enum Protocol {
     Udp,
     /// SOCKS 5: a CONNECT under the same routes as one over HTTP, for the action forward_proxy.
     Socks5,
+    /// Connectors register here and open tunnels (Cranker 1.0 and 3.0), through which services that cannot be
+    /// reached otherwise get their requests.
+    Tunnel,
 }
 
 impl Protocol {
@@ -206,6 +216,7 @@ impl Protocol {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
             Protocol::Socks5 => "socks5",
+            Protocol::Tunnel => "tunnel",
         }
     }
 }
@@ -266,7 +277,7 @@ pub struct ListenerLimits {
 }
 
 /// What happens to which requests. Exactly one action stands in it: forward, respond,
-/// redirect, token or forward_proxy.
+/// redirect, token, forward_proxy or tunnel.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -302,6 +313,9 @@ pub struct Route {
     /// Send it where the client says, as far as the rules allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward_proxy: Option<action::forward_proxy::Config>,
+    /// Send it through the tunnel that its path or host names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<action::tunnel::Config>,
 }
 
 fn yes() -> bool {

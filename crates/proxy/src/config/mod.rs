@@ -20,6 +20,7 @@ mod read_toml;
 mod read_yaml;
 pub mod render;
 pub mod report;
+mod secrecy;
 mod shape;
 pub mod show;
 pub mod source;

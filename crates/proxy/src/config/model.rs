@@ -20,6 +20,7 @@ use crate::resolve;
 use crate::route::{Streams, Table};
 use crate::sockets::Place;
 use crate::tls;
+use crate::tunnels::config::{self, Admission};
 use crate::upstream::config::Policy;
 use crate::value::Network;
 
@@ -45,6 +46,8 @@ pub struct Model {
     pub consumer_limits: limit::plan::Plan,
     /// Certificates by name.
     pub certificates: Vec<(String, tls::CertificatePolicy)>,
+    /// Limits of tunnels.
+    pub tunnels: config::Policy,
     /// One line for each exchange.
     pub access_log: Option<access_log::Plan>,
 }
@@ -119,6 +122,8 @@ pub struct ListenerPolicy {
     pub requests_per_connection: u32,
     /// HTTP/2.
     pub http2: Http2Policy,
+    /// Who may register tunnels.
+    pub tunnel: Option<Arc<Admission>>,
 }
 
 /// HTTP/2 on a listener, with defaults.

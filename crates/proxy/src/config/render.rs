@@ -8,6 +8,7 @@ use std::fmt::Write;
 use unicode_width::UnicodeWidthChar;
 
 use super::report::Finding;
+use super::secrecy;
 use super::source::{Lines, Source};
 use crate::problem;
 
@@ -72,7 +73,9 @@ fn finding_text(source: &Source, lines: &Lines<'_>, finding: &Finding, style: St
 
     let range = lines.range(position.line);
     let line = source.slice(&range);
-    if !line.trim().is_empty() && finding.problem.excerpt == problem::Excerpt::Shown {
+    let shown = finding.problem.excerpt == problem::Excerpt::Shown
+        && !secrecy::may_hold_secret(&source.text, position.line);
+    if !line.trim().is_empty() && shown {
         let from = source.boundary(finding.span.start).saturating_sub(range.start);
         let to = source.boundary(finding.span.end).saturating_sub(range.start);
         let excerpt = Excerpt::of(line, from, to);

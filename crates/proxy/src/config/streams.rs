@@ -90,6 +90,7 @@ fn check_actions(route: &Route, at: &At, problems: &mut Problems) {
         ("redirect", route.redirect.is_some()),
         ("token", route.token.is_some()),
         ("forward_proxy", route.forward_proxy.is_some()),
+        ("tunnel", route.tunnel.is_some()),
     ] {
         if written {
             problems

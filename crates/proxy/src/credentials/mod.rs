@@ -19,7 +19,7 @@ mod verify;
 pub use hash::{Hash, Making, StoredHash, Unreadable, make};
 pub use key::{Digest, KeyForm, KeyHash, LONGEST_KEY, Secret};
 pub use users::Users;
-pub use verify::{Claim, Verifier};
+pub use verify::{Claim, Neighbour, Verifier};
 
 /// Longest password that is looked at, in bytes; a longer one is wrong. Some forms of hashes take time in
 /// the square of it.

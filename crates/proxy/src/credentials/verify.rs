@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -26,6 +27,10 @@ const MOST_AT_ONCE: usize = 2;
 /// Checks that wait for their turn: about a second's worth.
 const MOST_WAITING: usize = 64;
 
+/// Checks for one client address (of IPv6, one network of 64 bits) that may be under way: who guesses from one place
+/// does not take the places of all others.
+const MOST_FROM_ONE: usize = 8;
+
 /// How many right passwords are remembered, and for how many milliseconds. The mark of one contains the stored
 /// hash, so a changed or removed user is not let in by it: the time only bounds how long a trace of a password
 /// stays in memory.
@@ -42,6 +47,20 @@ pub struct Claim<'a> {
     pub user: &'a str,
     /// The password.
     pub password: &'a [u8],
+}
+
+/// Whom a claim came from: an IPv4 address, or an IPv6 network of 64 bits, which is what one customer has at least. A
+/// number, since every exchange has room for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Neighbour(u64);
+
+impl From<IpAddr> for Neighbour {
+    fn from(address: IpAddr) -> Neighbour {
+        Neighbour(match address.to_canonical() {
+            IpAddr::V4(address) => u64::from(u32::from(address)),
+            IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
+        })
+    }
 }
 
 /// Whether a password is that of a hash.
@@ -69,6 +88,8 @@ pub struct Verifier {
     places: Arc<Semaphore>,
     /// Those that are checked.
     turns: Arc<Semaphore>,
+    /// How many are under way for an address.
+    by_client: Arc<Mutex<HashMap<Neighbour, usize>>>,
 }
 
 /// Checks that are under way: who asks for the same thing waits for the same answer.
@@ -93,19 +114,21 @@ impl Verifier {
             flights: Mutex::default(),
             places: Arc::new(Semaphore::new(MOST_AT_ONCE + MOST_WAITING)),
             turns: Arc::new(Semaphore::new(MOST_AT_ONCE)),
+            by_client: Arc::default(),
         })
     }
 
     /// The known user whose name and password these are. Cancel-safe. `now` is the present, or a little before
-    /// it.
+    /// it; `client` is whom they came from.
     ///
     /// # Errors
-    /// [`Failure::Unauthenticated`] when there is none, [`Failure::Overloaded`] when too many checks wait.
+    /// [`Failure::Unauthenticated`] when there is none, [`Failure::Overloaded`] when too many checks wait, of all
+    /// clients or of this one.
     pub async fn admit(
         self: &Arc<Self>,
         users: &Users,
         claim: Claim<'_>,
-        now: Instant,
+        (now, client): (Instant, Neighbour),
     ) -> Result<Arc<str>, Failure> {
         if claim.password.len() > LONGEST_PASSWORD {
             return Err(Failure::Unauthenticated);
@@ -122,7 +145,7 @@ impl Verifier {
         let verdict = match self.recall(&mark, now) {
             Some(verdict) => verdict,
             // In a box, since it is rare: every exchange would carry its size.
-            None => Box::pin(self.check(hash, claim.password, (mark, now))).await?,
+            None => Box::pin(self.check((hash, client), claim.password, (mark, now))).await?,
         };
         match (known, verdict) {
             (Some((name, _)), Verdict::Right) => Ok(Arc::clone(name)),
@@ -157,7 +180,7 @@ impl Verifier {
 
     async fn check(
         self: &Arc<Self>,
-        hash: &Arc<Hash>,
+        (hash, client): (&Arc<Hash>, Neighbour),
         password: &[u8],
         (mark, now): (Mark, u64),
     ) -> Result<Verdict, Failure> {
@@ -168,7 +191,7 @@ impl Verifier {
                 Joined::Ours(flight, mut heard) => {
                     // When this is dropped while it waits, the flight ends and one of those that joined it
                     // leads the next one.
-                    let permits = self.turn().await?;
+                    let permits = self.turn(client).await?;
                     let (hash, password) = (Arc::clone(hash), Box::<[u8]>::from(password));
                     tokio::task::spawn_blocking(move || {
                         flight.land(Verdict::of(hash.is_of(&password)), now);
@@ -188,11 +211,12 @@ impl Verifier {
     }
 
     /// A place and a turn. The permits go with the work, which goes on when nobody waits for it any more.
-    async fn turn(&self) -> Result<[OwnedSemaphorePermit; 2], Failure> {
+    async fn turn(&self, client: Neighbour) -> Result<Turn, Failure> {
+        let share = Share::take(&self.by_client, client)?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Failure::Overloaded)?;
         // They are never closed.
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| Failure::Internal)?;
-        Ok([place, turn])
+        Ok(Turn { _place: place, _turn: turn, _share: share })
     }
 
     fn join(self: &Arc<Self>, mark: Mark, now: u64) -> Joined {
@@ -213,6 +237,43 @@ impl Verifier {
 
     fn flights(&self) -> MutexGuard<'_, Flights> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What goes with a check and is given back after it.
+struct Turn {
+    _place: OwnedSemaphorePermit,
+    _turn: OwnedSemaphorePermit,
+    _share: Share,
+}
+
+/// One of the places that a client may have.
+struct Share {
+    all: Arc<Mutex<HashMap<Neighbour, usize>>>,
+    client: Neighbour,
+}
+
+impl Share {
+    fn take(all: &Arc<Mutex<HashMap<Neighbour, usize>>>, client: Neighbour) -> Result<Share, Failure> {
+        let mut counts = all.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(client).or_default();
+        if *count >= MOST_FROM_ONE {
+            return Err(Failure::Overloaded);
+        }
+        *count += 1;
+        Ok(Share { all: Arc::clone(all), client })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut counts = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = counts.entry(self.client) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 }
 
@@ -255,6 +316,7 @@ impl Drop for Flight {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::future::Future as _;
     use std::time::Duration;
 
     use super::*;
@@ -281,13 +343,18 @@ mod tests {
         Instant::now()
     }
 
+    const HOME: Neighbour = Neighbour(1);
+
     const REFUSED: Result<Arc<str>, Failure> = Err(Failure::Unauthenticated);
 
     #[tokio::test]
     async fn a_known_user_with_the_right_password_is_let_in_and_nobody_else() {
         let (verifier, users, now) = (Verifier::new(b"s"), anna(), now());
         for _ in 0..2 {
-            assert_eq!(verifier.admit(&users, claim("anna", "correct horse"), now).await, Ok("anna".into()));
+            assert_eq!(
+                verifier.admit(&users, claim("anna", "correct horse"), (now, HOME)).await,
+                Ok("anna".into())
+            );
             for (user, password) in [
                 ("anna", "wrong"),
                 ("anna", ""),
@@ -296,15 +363,18 @@ mod tests {
                 ("Anna", "x"),
             ] {
                 assert_eq!(
-                    verifier.admit(&users, claim(user, password), now).await,
+                    verifier.admit(&users, claim(user, password), (now, HOME)).await,
                     REFUSED,
                     "{user} {password}"
                 );
             }
             let long = "x".repeat(LONGEST_PASSWORD + 1);
-            assert_eq!(verifier.admit(&users, claim("anna", &long), now).await, REFUSED);
+            assert_eq!(verifier.admit(&users, claim("anna", &long), (now, HOME)).await, REFUSED);
         }
-        assert_eq!(verifier.admit(&Users::default(), claim("anna", "correct horse"), now).await, REFUSED);
+        assert_eq!(
+            verifier.admit(&Users::default(), claim("anna", "correct horse"), (now, HOME)).await,
+            REFUSED
+        );
     }
 
     /// The thread that has checked a password gives its place back a moment after the verdict.
@@ -318,20 +388,20 @@ mod tests {
     async fn what_is_remembered_needs_no_turn_and_is_forgotten_in_time() {
         let (verifier, users, now) = (Verifier::new(b"s"), anna(), now());
         let at = |millis| now + Duration::from_millis(millis);
-        assert!(verifier.admit(&users, claim("anna", "correct horse"), now).await.is_ok());
+        assert!(verifier.admit(&users, claim("anna", "correct horse"), (now, HOME)).await.is_ok());
         for (user, password) in [("anna", "wrong"), ("bob", "x")] {
-            assert_eq!(verifier.admit(&users, claim(user, password), now).await, REFUSED);
+            assert_eq!(verifier.admit(&users, claim(user, password), (now, HOME)).await, REFUSED);
         }
         all_places(&verifier).await;
         // From here on whatever needs a check is turned away.
         let _all = verifier.places.clone().try_acquire_many_owned(66).unwrap();
-        assert!(verifier.admit(&users, claim("anna", "correct horse"), at(59_999)).await.is_ok());
+        assert!(verifier.admit(&users, claim("anna", "correct horse"), (at(59_999), HOME)).await.is_ok());
         for (user, password) in [("anna", "wrong"), ("bob", "x")] {
-            assert_eq!(verifier.admit(&users, claim(user, password), at(999)).await, REFUSED);
-            let later = verifier.admit(&users, claim(user, password), at(1_000)).await;
+            assert_eq!(verifier.admit(&users, claim(user, password), (at(999), HOME)).await, REFUSED);
+            let later = verifier.admit(&users, claim(user, password), (at(1_000), HOME)).await;
             assert_eq!(later, Err(Failure::Overloaded));
         }
-        let later = verifier.admit(&users, claim("anna", "correct horse"), at(60_000)).await;
+        let later = verifier.admit(&users, claim("anna", "correct horse"), (at(60_000), HOME)).await;
         assert_eq!(later, Err(Failure::Overloaded));
         assert!(verifier.flights().is_empty(), "nothing stays behind");
     }
@@ -339,19 +409,19 @@ mod tests {
     #[tokio::test]
     async fn another_hash_is_another_matter() {
         let (verifier, now) = (Verifier::new(b"s"), now());
-        assert!(verifier.admit(&anna(), claim("anna", "correct horse"), now).await.is_ok());
+        assert!(verifier.admit(&anna(), claim("anna", "correct horse"), (now, HOME)).await.is_ok());
         // The {SHA} of "password".
         let changed = users(&[("anna", "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=")]);
-        assert_eq!(verifier.admit(&changed, claim("anna", "correct horse"), now).await, REFUSED);
-        assert!(verifier.admit(&changed, claim("anna", "password"), now).await.is_ok());
-        assert_eq!(verifier.admit(&anna(), claim("anna", "password"), now).await, REFUSED);
+        assert_eq!(verifier.admit(&changed, claim("anna", "correct horse"), (now, HOME)).await, REFUSED);
+        assert!(verifier.admit(&changed, claim("anna", "password"), (now, HOME)).await.is_ok());
+        assert_eq!(verifier.admit(&anna(), claim("anna", "password"), (now, HOME)).await, REFUSED);
     }
 
     #[tokio::test]
     async fn one_check_answers_all_who_ask_the_same() {
         let (verifier, users, now) = (Verifier::new(b"s"), anna(), now());
         let turns = verifier.turns.clone().try_acquire_many_owned(2).unwrap();
-        let ask = || verifier.admit(&users, claim("anna", "correct horse"), now);
+        let ask = || verifier.admit(&users, claim("anna", "correct horse"), (now, HOME));
         let release = async {
             while verifier.places.available_permits() == 66 {
                 tokio::task::yield_now().await;
@@ -367,13 +437,13 @@ mod tests {
     async fn when_the_one_who_asked_first_leaves_another_takes_over() {
         let (verifier, users, now) = (Verifier::new(b"s"), anna(), now());
         let turns = verifier.turns.clone().try_acquire_many_owned(2).unwrap();
-        let mut first = Box::pin(verifier.admit(&users, claim("anna", "correct horse"), now));
+        let mut first = Box::pin(verifier.admit(&users, claim("anna", "correct horse"), (now, HOME)));
         tokio::select! {
             biased;
             _ = &mut first => panic!("it has no turn"),
             () = std::future::ready(()) => {}
         }
-        let second = verifier.admit(&users, claim("anna", "correct horse"), now);
+        let second = verifier.admit(&users, claim("anna", "correct horse"), (now, HOME));
         let leave = async {
             drop(first);
             drop(turns);
@@ -382,6 +452,33 @@ mod tests {
         assert!(second.is_ok());
         all_places(&verifier).await;
         assert!(verifier.flights().is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_client_does_not_take_the_places_of_all_others() {
+        let (verifier, users, now) = (Verifier::new(b"s"), anna(), now());
+        let turns = verifier.turns.clone().try_acquire_many_owned(2).unwrap();
+        let address = |text: &str| Neighbour::from(text.parse::<IpAddr>().unwrap());
+        let guesses: Vec<String> = (0..MOST_FROM_ONE).map(|guess| guess.to_string()).collect();
+        let mut waiting = Vec::new();
+        for guess in &guesses {
+            let mut asked =
+                Box::pin(verifier.admit(&users, claim("anna", guess), (now, address("2001:db8::1"))));
+            assert!(
+                std::future::poll_fn(|cx| std::task::Poll::Ready(asked.as_mut().poll(cx).is_pending())).await
+            );
+            waiting.push(asked);
+        }
+        let neighbour = (now, address("2001:db8::2"));
+        assert_eq!(verifier.admit(&users, claim("anna", "more"), neighbour).await, Err(Failure::Overloaded));
+        let elsewhere = (now, address("2001:db8:0:1::1"));
+        let mut other = Box::pin(verifier.admit(&users, claim("anna", "correct horse"), elsewhere));
+        let first = std::future::poll_fn(|cx| std::task::Poll::Ready(other.as_mut().poll(cx))).await;
+        assert!(first.is_pending(), "it has a place, behind those that wait");
+        drop((waiting, turns));
+        assert!(other.await.is_ok());
+        all_places(&verifier).await;
+        assert!(verifier.by_client.lock().unwrap().is_empty(), "nothing stays behind");
     }
 
     #[test]

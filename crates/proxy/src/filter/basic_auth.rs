@@ -20,7 +20,7 @@ use super::challenge::{realm, refuse};
 use super::except::Except;
 use super::{Filter, Flow, Loading};
 use crate::consumer::{Consumers, identify};
-use crate::credentials::{Claim, StoredHash, Users, Verifier};
+use crate::credentials::{Claim, Neighbour, StoredHash, Users, Verifier};
 use crate::exchange::{Exchange, Role};
 use crate::failure::Failure;
 use crate::problem::{At, Problems};
@@ -170,7 +170,7 @@ impl Filter for BasicAuth {
             lines.next().filter(|_| lines.next().is_none()).and_then(decode)
         };
         let admitted = match decoded.as_deref().and_then(claim) {
-            Some(claim) => self.admit(claim, exchange.started).await,
+            Some(claim) => self.admit(claim, (exchange.started, exchange.client.address.into())).await,
             None => Err(Failure::Unauthenticated),
         };
         match admitted {
@@ -189,14 +189,19 @@ impl Filter for BasicAuth {
 }
 
 impl BasicAuth {
-    /// The user whose name and password these are; for protocols that carry them in another way. `now` is the
-    /// present. Cancel-safe.
+    /// The user whose name and password these are; for protocols that carry them in another way. `from`
+    /// is the present and the client's address. Cancel-safe.
     ///
     /// # Errors
     /// [`Failure::Unauthenticated`] when there is none, [`Failure::Overloaded`] when too many passwords wait
     /// to be checked.
-    pub async fn verify(&self, user: &str, password: &[u8], now: Instant) -> Result<Arc<str>, Failure> {
-        self.admit(Claim { user, password }, now).await
+    pub async fn verify(
+        &self,
+        user: &str,
+        password: &[u8],
+        from: (Instant, Neighbour),
+    ) -> Result<Arc<str>, Failure> {
+        self.admit(Claim { user, password }, from).await
     }
 
     /// Notes who it is; a consumer may be turned away.
@@ -206,9 +211,9 @@ impl BasicAuth {
         consumer.map_or(Ok(()), |consumer| identify(exchange, consumer))
     }
 
-    async fn admit(&self, claim: Claim<'_>, now: Instant) -> Result<Arc<str>, Failure> {
+    async fn admit(&self, claim: Claim<'_>, from: (Instant, Neighbour)) -> Result<Arc<str>, Failure> {
         match &self.verifier {
-            Some(verifier) => verifier.admit(&self.users, claim, now).await,
+            Some(verifier) => verifier.admit(&self.users, claim, from).await,
             None => Err(Failure::Internal),
         }
     }
@@ -315,7 +320,7 @@ mod tests {
         let file = TextFile::new("basic-auth", format!("bob:{HASH}\n").as_bytes());
         let toml = format!("file = '{}'", file.0.display());
         let filter = build(&toml).unwrap();
-        let now = fixture::exchange("/").started;
+        let now = (fixture::exchange("/").started, std::net::IpAddr::from([127, 0, 0, 1]).into());
         assert_eq!(filter.verify("bob", b"pass:word", now).await, Ok("bob".into()));
         assert_eq!(filter.verify("bob", b"wrong", now).await, Err(Failure::Unauthenticated));
         let config: Config = toml_edit::de::from_str(&toml).unwrap();

@@ -206,20 +206,21 @@ impl Filter for Concurrency {
             return Ok(());
         }
         let answered = Some(exchange.phases.first_byte).filter(|first_byte| !first_byte.is_zero());
-        match exchange.outcome {
+        let learnt = match exchange.outcome {
             // A refusal further on, or an end of somebody's patience: there was too much.
             Outcome::Failed(
                 Failure::Overloaded
                 | Failure::UpstreamTimeout
                 | Failure::ConnectTimeout
                 | Failure::ExchangeTimeout,
-            ) => exchange.held.learn(None),
-            Outcome::Completed if matches!(response.head.status, 429 | 503 | 504) => {
-                exchange.held.learn(None);
-            }
-            Outcome::Completed if answered.is_some() => exchange.held.learn(answered),
+            ) => Some(None),
+            Outcome::Completed if matches!(response.head.status, 429 | 503 | 504) => Some(None),
+            Outcome::Completed => answered.map(Some),
             // What the gateway answered itself, or what broke, says nothing about load.
-            _ => {}
+            _ => None,
+        };
+        if let Some(took) = learnt {
+            exchange.held.learn(took);
         }
         Ok(())
     }

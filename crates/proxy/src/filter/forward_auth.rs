@@ -91,6 +91,9 @@ pub struct ForwardAuth {
     except: Except,
 }
 
+/// What is remembered, until when.
+type Answers = HashMap<Box<[u8]>, (Instant, Taken)>;
+
 /// Fields of an answer.
 type Taken = Arc<[(FieldName, Box<[u8]>)]>;
 
@@ -98,7 +101,7 @@ type Taken = Arc<[(FieldName, Box<[u8]>)]>;
 struct Cache {
     ttl: Duration,
     key: Vec<FieldName>,
-    answers: Mutex<HashMap<Box<[u8]>, (Instant, Taken)>>,
+    answers: Mutex<Answers>,
 }
 
 impl Filter for ForwardAuth {
@@ -165,6 +168,18 @@ impl Filter for ForwardAuth {
         exchange: &mut Exchange,
         request: &mut Request,
     ) -> Result<Flow, Failure> {
+        // In a box: few routes have it, and every exchange would carry its size.
+        Box::pin(self.decide(scene, exchange, request)).await
+    }
+}
+
+impl ForwardAuth {
+    async fn decide(
+        &self,
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Flow, Failure> {
         for name in &self.taken {
             request.head.fields.remove(name);
         }
@@ -179,8 +194,7 @@ impl Filter for ForwardAuth {
             .and_then(|(cache, key)| cache.recall(key, exchange.started));
         let taken = match known {
             Some(taken) => taken,
-            // In a box: few routes have it.
-            None => match Box::pin(self.ask(scene, exchange, &request.head)).await {
+            None => match self.ask(scene, exchange, &request.head).await {
                 Ok(answer) if (200..300).contains(&answer.head.status) => {
                     let taken = self.take(&answer);
                     if let (Some(cache), Some(key)) = (&self.cache, key) {
@@ -198,9 +212,7 @@ impl Filter for ForwardAuth {
         }
         Ok(Flow::Continue)
     }
-}
 
-impl ForwardAuth {
     async fn ask(
         &self,
         scene: &Scene<'_>,

@@ -139,6 +139,18 @@ impl Filter for HmacAuth {
         exchange: &mut Exchange,
         request: &mut Request,
     ) -> Result<Flow, Failure> {
+        // In a box: few routes have it, and every exchange would carry its size.
+        Box::pin(self.decide(scene, exchange, request)).await
+    }
+}
+
+impl HmacAuth {
+    async fn decide(
+        &self,
+        scene: &Scene<'_>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Flow, Failure> {
         if self.except.covers(exchange) {
             return Ok(Flow::Continue);
         }
@@ -147,12 +159,11 @@ impl Filter for HmacAuth {
             Role::Proxy => NameId::ProxyAuthorization,
         };
         let now = scene.world.unix(exchange.started).as_secs();
-        let consumer = match self.verified(&request.head, name, now) {
-            Some(consumer) => consumer,
-            None => return Err(refuse(exchange, &self.challenge)),
+        let Some(consumer) = self.verified(&request.head, name, now) else {
+            return Err(refuse(exchange, &self.challenge));
         };
         if let Some(cap) = self.body
-            && !Box::pin(self.is_whole(request, cap)).await?
+            && !self.is_whole(request, cap).await?
         {
             return Err(refuse(exchange, &self.challenge));
         }
@@ -275,7 +286,7 @@ fn text(head: &RequestHead, names: &[&str]) -> Option<Vec<u8>> {
         let target = head.path_and_query();
         match *name {
             "request-line" => {
-                text.extend_from_slice(format!("{} {target} HTTP/1.1", head.method_text()).as_bytes())
+                text.extend_from_slice(format!("{} {target} HTTP/1.1", head.method_text()).as_bytes());
             }
             name if TARGETS.contains(&name) => {
                 let method = head.method_text().to_ascii_lowercase();

@@ -190,10 +190,12 @@ macro_rules! filters {
         /// A filter: one key, which names it, with its settings.
         #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
         #[serde(rename_all = "snake_case", deny_unknown_fields)]
+        #[allow(clippy::large_enum_variant, reason = "there are few of them, and none is copied on the way")]
         pub enum Config { $($(#[$doc])* $name(<$filter as Filter>::Config),)* }
 
         /// A filter that is ready to run.
         #[derive(Debug)]
+        #[allow(clippy::large_enum_variant, reason = "they stand in one list, read in order and never moved")]
         pub enum Built { $($(#[$doc])* $name($filter),)* }
 
         /// The names of all filters, in the order of the table.

@@ -95,28 +95,27 @@ async fn a_higher_limit_lets_in_who_waits() {
     assert!(gate.try_enter().is_err());
 }
 
+/// Goes in and out, and notes the most that were inside.
+async fn pass(gate: &Arc<Gate>, inside: &AtomicU32, most: &AtomicU32) {
+    let world = world();
+    for _ in 0..300 {
+        let permit = gate.enter(&world, 0, LONG).await.unwrap();
+        most.fetch_max(inside.fetch_add(1, SeqCst) + 1, SeqCst);
+        tokio::task::yield_now().await;
+        inside.fetch_sub(1, SeqCst);
+        drop(permit);
+    }
+}
+
 #[test]
 fn threads_never_hold_more_places_than_there_are() {
-    let gate = Gate::new(3);
-    let most = AtomicU32::new(0);
-    let inside = AtomicU32::new(0);
+    let (gate, most, inside) = (Gate::new(3), AtomicU32::new(0), AtomicU32::new(0));
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build_local(Default::default())
-                    .unwrap();
-                runtime.block_on(async {
-                    let world = world();
-                    for _ in 0..300 {
-                        let permit = gate.enter(&world, 0, LONG).await.unwrap();
-                        most.fetch_max(inside.fetch_add(1, SeqCst) + 1, SeqCst);
-                        tokio::task::yield_now().await;
-                        inside.fetch_sub(1, SeqCst);
-                        drop(permit);
-                    }
-                });
+                let mut builder = tokio::runtime::Builder::new_current_thread();
+                let runtime = builder.enable_all().build_local(Default::default()).unwrap();
+                runtime.block_on(pass(&gate, &inside, &most));
             });
         }
     });

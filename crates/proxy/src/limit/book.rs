@@ -119,7 +119,7 @@ impl Book {
         let kind = [key.kind as u8];
         let length = (quota.len() as u64).to_le_bytes();
         let parts: [&[u8]; 5] = [&self.secret, &length, quota.as_bytes(), &kind, key.bytes];
-        let digest = parts.iter().fold(Sha256::new(), |digest, part| digest.chain_update(part)).finalize();
+        let digest = parts.iter().fold(Sha256::new(), Sha256::chain_update).finalize();
         digest[..8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
     }
 

@@ -38,7 +38,7 @@ pub struct Plan {
     name: Option<String>,
     force: Force,
     show: Show,
-    server: Option<Server>,
+    server: Option<Box<Server>>,
     on_failure: OnRedisFailure,
 }
 
@@ -60,7 +60,8 @@ impl Plan {
         if written.name.is_some_and(|name| shown_name(name).is_empty()) {
             problems.add(&at.key("name"), "a name has characters that can be printed");
         }
-        let server = written.shared.and_then(|text| Server::check(text, &at.key("shared"), problems));
+        let server =
+            written.shared.and_then(|text| Server::check(text, &at.key("shared"), problems)).map(Box::new);
         if written.shared.is_none() && written.on_redis_failure != OnRedisFailure::Local {
             let problem = problems.add(&at.key("on_redis_failure"), "no Redis server is asked");
             problem.hint("name it: shared = \"redis://127.0.0.1:6379\"");
@@ -107,10 +108,10 @@ impl Plan {
         redis: &Connections,
         at: &At,
         problems: &mut Problems,
-    ) -> Result<Option<Remote>, Failed> {
+    ) -> Result<Option<Box<Remote>>, Failed> {
         let Some(server) = &self.server else { return Ok(None) };
         let redis = redis.open(server, &at.key("shared"), problems).ok_or(Failed)?;
-        Ok(Some(Remote::new(redis, identity, self.on_failure)))
+        Ok(Some(Box::new(Remote::new(redis, identity, self.on_failure))))
     }
 
     /// How the limiter is applied.

@@ -31,7 +31,8 @@ pub struct Quota {
     pub manner: Manner,
     identity: Box<str>,
     book: Option<Arc<Book>>,
-    remote: Option<Remote>,
+    /// In a box, as in [`RateLimit`](super::rate::RateLimit).
+    remote: Option<Box<Remote>>,
 }
 
 /// A key, as both places of counting know it.
@@ -53,7 +54,7 @@ impl Quota {
         (limit, span, manner): (u64, Span, Manner),
         identity: &str,
         limits: &Limits,
-        remote: Option<Remote>,
+        remote: Option<Box<Remote>>,
     ) -> Result<Quota, String> {
         let counts_here = remote.as_ref().is_none_or(|remote| remote.on_failure == OnRedisFailure::Local);
         let book = counts_here.then(|| limits.book()).transpose()?;
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn periods_are_those_of_the_calendar_in_utc() {
-        let unix = |text: &str| parse_time(text).unwrap() as u64;
+        let unix = |text: &str| parse_time(text).unwrap();
         for (span, now, expected) in [
             ("hour", "2026-02-03T04:59:59Z", "2026-02-03T05:00:00Z"),
             ("day", "2026-02-28T00:00:00Z", "2026-03-01T00:00:00Z"),

@@ -61,7 +61,8 @@ pub struct RateLimit {
     /// What defines it, in this process.
     id: u64,
     limits: Arc<Limits>,
-    remote: Option<Remote>,
+    /// In a box: it is large, and all filters are as large as the largest.
+    remote: Option<Box<Remote>>,
 }
 
 /// A key, as both places of counting know it.
@@ -77,7 +78,7 @@ impl RateLimit {
         (algorithm, manner): (Algorithm, Manner),
         identity: &str,
         limits: &Arc<Limits>,
-        remote: Option<Remote>,
+        remote: Option<Box<Remote>>,
     ) -> RateLimit {
         let id = limits.hash(0, Key::value(identity.as_bytes()));
         RateLimit { algorithm, manner, id, limits: Arc::clone(limits), remote }

@@ -336,3 +336,59 @@ static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
     let script = |text: &str| Script::new(&format!("{CLOCK}{text}"));
     Scripts { bucket: script(BUCKET), fixed: script(FIXED), sliding: script(SLIDING) }
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: u64 = 1_000_000;
+
+    fn at(millis: u64) -> Moment {
+        Moment(1_000 * MILLISECOND + millis * MILLISECOND)
+    }
+
+    /// What a decision from memory says: how many are left, or how long there is none.
+    fn known(entry: &mut Entry<1>, now: Moment) -> Result<Result<u64, u128>, u64> {
+        take(entry, now, 10).map(|decision| match decision.permit {
+            Permit::Refused(after) => Err(after.as_millis()),
+            Permit::Now | Permit::After(_) => Ok(decision.remaining),
+        })
+    }
+
+    #[test]
+    fn permits_in_advance_are_used_once_and_not_for_long() {
+        let mut entry = Entry::NEW;
+        assert_eq!(known(&mut entry, at(0)), Err(10));
+        assert_eq!(known(&mut entry, at(0)), Err(1), "somebody asks for ten");
+        let mut stock = Stock::of(&entry, at(1));
+        stock.asking = false;
+        stock.put(2, at(101), &mut entry);
+        assert_eq!([known(&mut entry, at(2)), known(&mut entry, at(3))], [Ok(Ok(1)), Ok(Ok(0))]);
+        assert_eq!(known(&mut entry, at(4)), Err(10));
+        Stock::of(&entry, at(5)).put(9, at(105), &mut entry);
+        assert_eq!(known(&mut entry, at(105)), Err(10), "what is left is lost");
+    }
+
+    #[test]
+    fn who_was_refused_is_refused_until_there_can_be_a_permit() {
+        let mut entry = Entry::NEW;
+        Stock::of(&entry, at(0)).refuse(at(50), &mut entry);
+        assert_eq!(known(&mut entry, at(20)), Ok(Err(30)));
+        assert_eq!(known(&mut entry, at(50)), Err(10));
+    }
+
+    #[test]
+    fn little_is_taken_in_advance_of_a_slow_or_small_limit() {
+        let bucket = |count, burst| Bucket::new(count, Duration::from_secs(1), burst);
+        let batch = |bucket: &Bucket| Count::Bucket(bucket).batch();
+        assert_eq!(batch(&bucket(10, 1000)), 1);
+        assert_eq!(batch(&bucket(5_000, 10)), 1);
+        assert_eq!(batch(&bucket(5_000, 5_000)), 50);
+        let queue = sluice_traffic::limit::bucket::Queue { places: 100, wait: Duration::from_secs(1) };
+        assert_eq!(batch(&bucket(5_000, 5_000).with_queue(queue)), 1);
+        let second = Duration::from_secs(1);
+        assert_eq!(Count::Fixed { limit: 5_000, period: second }.batch(), 50);
+        assert_eq!(Count::Sliding(&Sliding::new(5_000, second)).batch(), 49);
+        assert_eq!(Count::Quota { limit: 5_000, left: second }.batch(), 1);
+    }
+}

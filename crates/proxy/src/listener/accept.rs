@@ -67,6 +67,8 @@ pub async fn run(worker: Rc<Worker>, mut listener: Rc<LocalListener>, socket: Ac
         match accepted {
             Some(Ok((socket, peer))) => {
                 failing = false;
+                // It may have changed while nobody came.
+                listener = worker.running().listener(&listener);
                 arrive::arrive(&worker, &listener, socket, peer);
             }
             // The client gave up while it waited; or there are no descriptors: wait for some.

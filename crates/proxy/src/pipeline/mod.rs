@@ -78,18 +78,20 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
     forwarded::apply(&mut request.head, exchange, &place.listener.shared.forwarded);
     let events = place.worker.events();
     let scene = place.scene(&events);
-    let Entered { count, mut flow } =
-        filter::request_phase(&route.filters, &scene, (exchange, request)).await;
-    // Every filter has passed it: it is known who is asking.
-    if let (Ok(Flow::Continue), Some(limits)) = (&flow, limits_of_consumer(place, exchange)) {
-        // In a box, since few consumers have limits: every exchange would carry the size.
-        let held = Box::pin(limits.enforce(scene.world, exchange, &request.head)).await;
-        flow = held.map(|()| Flow::Continue);
-    }
+    let Entered { count, flow } = filter::request_phase(&route.filters, &scene, (exchange, request)).await;
     let acted = if matches!(flow, Ok(Flow::Continue)) {
         // So that the future has no room for an answer beside the action's.
         drop(flow);
-        act(place, &scene, route, (exchange, request)).await
+        // Every filter has passed it: it is known who is asking.
+        let held = match limits_of_consumer(place, exchange) {
+            // In a box, since few consumers have limits: every exchange would carry the size.
+            Some(limits) => Box::pin(limits.enforce(scene.world, exchange, &request.head)).await,
+            None => Ok(()),
+        };
+        match held {
+            Ok(()) => act(place, &scene, route, (exchange, request)).await,
+            Err(failure) => Err(failure),
+        }
     } else {
         exchange.outcome = Outcome::Answered;
         flow.and_then(|flow| match flow {
@@ -248,6 +250,9 @@ async fn act(
             let outward = place.running.outward.as_deref().ok_or(Failure::Internal)?;
             Box::pin(proxy.run((scene, outward), exchange, request)).await
         }
+        Action::Tunnel(tunnel) => {
+            tunnel.run((&scene, &place.running.snapshot.tunnels), exchange, request).await
+        }
         Action::Respond(respond) => {
             exchange.outcome = Outcome::Answered;
             Ok(Acted::Response(respond.answer(exchange, &request.head)))
@@ -255,7 +260,7 @@ async fn act(
         Action::Token(token) => {
             exchange.outcome = Outcome::Answered;
             // In a box: few routes have it.
-            Box::pin(token.run(&scene, exchange, request)).await.map(Acted::Response)
+            Box::pin(token.run(scene, exchange, request)).await.map(Acted::Response)
         }
         Action::Redirect(redirect) => {
             exchange.outcome = Outcome::Answered;

@@ -4,6 +4,7 @@ pub mod http1;
 pub mod http2;
 pub mod socks5;
 pub mod tcp;
+pub mod tunnel;
 pub mod udp;
 
 use std::net::SocketAddr;

@@ -108,7 +108,7 @@ async fn credentials(
     .await?;
     let now = arrival.worker.world.clock.now();
     for filter in passwords(running, listener) {
-        if filter.verify(&user, &password, now).await.is_ok() {
+        if filter.verify(&user, &password, (now, arrival.peer.ip().into())).await.is_ok() {
             send(link, socks5::credentials_reply(Verdict::Accepted).to_vec()).await?;
             return Ok((user, password));
         }

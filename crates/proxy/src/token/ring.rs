@@ -208,6 +208,16 @@ pub fn random_id() -> Option<String> {
     Some(BASE64.encode(bytes))
 }
 
+/// Until nobody uses the ring any more.
+async fn keep(ring: Weak<Ring>, clock: Clock) {
+    tokio::time::sleep(LOOK).await;
+    while let Some(ring) = ring.upgrade() {
+        ring.look(clock.unix().as_secs());
+        drop(ring);
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// The rings of a process, by how they are kept.
 #[derive(Debug, Default)]
 pub struct Rings(Mutex<Vec<(Keeping, Weak<Ring>)>>);
@@ -240,13 +250,7 @@ impl Rings {
         known.push((keeping.clone(), Arc::downgrade(&ring)));
         let weak = Arc::downgrade(&ring);
         if tokio::runtime::Handle::try_current().is_ok() {
-            tokio::spawn(async move {
-                loop {
-                    tokio::time::sleep(LOOK).await;
-                    let Some(ring) = weak.upgrade() else { return };
-                    ring.look(clock.unix().as_secs());
-                }
-            });
+            tokio::spawn(keep(weak, clock));
         }
         Ok(ring)
     }

@@ -90,7 +90,14 @@ async fn exchange(
         request.head.fields.set(NameId::Host, endpoint.host().as_bytes());
     }
     let header = Vec::new();
-    let reach = Reach { local, index: choice.index, world: scene.world, events: &**scene.events, header };
+    let reach = Reach {
+        local,
+        index: choice.index,
+        world: scene.world,
+        events: &**scene.events,
+        header,
+        wanted: None,
+    };
     let total = local.shared.policy.timeouts.total.map(|limit| {
         let deadline = scene.world.timers.deadline();
         deadline.set(started, limit);

@@ -3,6 +3,7 @@
 //! Doc comments of the document types are the user manual.
 
 use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -16,12 +17,13 @@ use crate::gate::Patience;
 use crate::health;
 use crate::problem::{At, Problems};
 use crate::tls::{ClientPolicy, ClientTls};
+use crate::tunnels::Wanted;
 use crate::upstream::limits::or;
 pub use crate::upstream::limits::{
     BudgetConfig, ConcurrencyConfig, PoolConfig, PoolPolicy, Timeouts, TimeoutsConfig,
 };
 use crate::upstream::proxy_header::ProxyProtocol;
-use crate::upstream::{affinity, http2};
+use crate::upstream::{affinity, discovery, http2};
 use crate::value::{Period, Ratio};
 
 /// A group of interchangeable endpoints.
@@ -29,7 +31,11 @@ use crate::value::{Period, Ratio};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where requests go: "host:port", "unix:/path", or a table with more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<EndpointConfig>,
+    /// Where requests go instead of `endpoints`: through the tunnels of a service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<discovery::Config>,
     /// How an endpoint is chosen. Default "round_robin".
     #[serde(default)]
     pub balance: balance::Config,
@@ -223,6 +229,8 @@ pub struct BreakerConfig {
 pub struct Policy {
     /// Its endpoints.
     pub endpoints: Vec<EndpointPolicy>,
+    /// The tunnels it is reached through.
+    pub discovery: Option<Arc<Wanted>>,
     /// How one is chosen.
     pub balance: balance::Config,
     /// What is hashed.
@@ -314,7 +322,11 @@ pub enum Protocol {
 impl Config {
     /// Checks everything that can be checked without the network.
     pub fn check(&self, at: &At, problems: &mut Problems) -> Option<Policy> {
-        let endpoints = self.check_endpoints(at, problems);
+        let discovered = discovery::check(self, at, problems);
+        let endpoints = match &discovered {
+            Some(discovered) => Some(vec![EndpointPolicy::plain(&discovered.address)]),
+            None => self.check_endpoints(at, problems),
+        };
         let hash = self.hash.clone().unwrap_or_default().check(&at.key("hash"), problems);
         let affinity = self.affinity.as_ref().and_then(|config| config.check(&at.key("affinity"), problems));
         let health = self.health.as_ref().and_then(|config| config.check(&at.key("health"), problems));
@@ -330,6 +342,7 @@ impl Config {
         self.check_times(at, problems);
         Some(Policy {
             endpoints: endpoints?,
+            discovery: discovered.map(|discovered| discovered.wanted),
             balance: self.balance.clone(),
             hash: hash?,
             affinity,
@@ -359,7 +372,7 @@ impl Config {
         if self.endpoints.is_empty() {
             problems
                 .add(&at, "an upstream needs at least one endpoint")
-                .hint("endpoints = [\"127.0.0.1:9001\"]");
+                .hint("endpoints = [\"127.0.0.1:9001\"], or discovery = { tunnel = \"my-service\" }");
         }
         let before = problems.iter().count();
         let mut out: Vec<EndpointPolicy> = Vec::with_capacity(self.endpoints.len());
@@ -440,7 +453,7 @@ impl Config {
 }
 
 impl EndpointPolicy {
-    fn plain(address: &str) -> EndpointPolicy {
+    pub(super) fn plain(address: &str) -> EndpointPolicy {
         let (address, id) = (address.to_owned(), address.to_owned());
         EndpointPolicy { address, weight: 1, backup: false, state: EndpointState::Enabled, id }
     }

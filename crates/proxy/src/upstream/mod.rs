@@ -10,6 +10,7 @@ pub mod attempt;
 pub mod call;
 pub mod config;
 pub mod connection;
+pub mod discovery;
 pub mod http2;
 pub mod limits;
 pub mod live;
@@ -39,6 +40,7 @@ use crate::circuit::Circuit;
 use crate::gates::Limited;
 use crate::observe::metrics::{EndpointCells, Registry, UpstreamCells};
 use crate::tls;
+use crate::tunnels::Tunnels;
 
 /// A group of interchangeable endpoints, as it runs in one snapshot.
 pub struct Upstream {
@@ -50,6 +52,8 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     /// TLS to its endpoints; None: plain.
     pub tls: Option<Arc<tls::Client>>,
+    /// Where its tunnels are, when it is reached through tunnels.
+    pub tunnels: Option<Arc<Tunnels>>,
     /// Whose passive ejections are decided together.
     pub group: Arc<Group>,
     /// The breaker of all endpoints together.
@@ -180,6 +184,8 @@ impl Endpoint {
     pub fn host(&self) -> &str {
         match self.addresses.first() {
             Some(Address::Unix(_)) => "localhost",
+            // A service behind a tunnel.
+            None => self.address.strip_prefix(crate::tunnels::SCHEME).unwrap_or(&self.address),
             _ => &self.address,
         }
     }

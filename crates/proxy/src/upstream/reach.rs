@@ -1,5 +1,5 @@
 //! A way to an endpoint: a connection of its own for an exchange that speaks HTTP/1, a place on a shared one
-//! for HTTP/2.
+//! for HTTP/2, a place in a tunnel where connectors have opened some.
 //!
 //! Promise: what is there is used first; requests that come together open one HTTP/2 connection, not one
 //! each; a limit on connections is kept over all workers, and who waits for one also takes a place that
@@ -17,6 +17,7 @@ use super::{Events, Local};
 use crate::facts::Scheme;
 use crate::failure::Failure;
 use crate::stream::{Care, Stream};
+use crate::tunnels::{self, Missing, Tunnels, Wanted};
 use crate::world::World;
 
 /// What an exchange goes over.
@@ -25,6 +26,8 @@ pub enum Way {
     Http1(Box<Connection>),
     /// A place on one.
     Http2(Slot),
+    /// A place in a tunnel.
+    Tunnel(tunnels::Slot),
 }
 
 /// Who wants to reach an endpoint.
@@ -39,6 +42,8 @@ pub struct Reach<'a> {
     pub events: &'a dyn Events,
     /// Sent first on a connection that is opened: a PROXY header, or nothing.
     pub header: Vec<u8>,
+    /// The tunnels that may carry it, where it is reached through tunnels.
+    pub wanted: Option<&'a Wanted>,
 }
 
 impl Reach<'_> {
@@ -50,6 +55,9 @@ impl Reach<'_> {
     }
 
     fn look(&self, now: Instant, care: Care) -> Option<Way> {
+        if let (Some(tunnels), Some(wanted)) = self.tunnels() {
+            return tunnels.take(wanted, now).ok().map(Way::Tunnel);
+        }
         let pool = self.pool();
         let http1 = || pool.take(now, care).map(Way::Http1);
         match self.local.shared.policy.protocol {
@@ -62,12 +70,42 @@ impl Reach<'_> {
     /// Opens a connection, or joins others who do. Cancel-safe: dropping it abandons a connection of its own;
     /// a shared one is opened for those to come.
     pub async fn connect(&self, care: Care) -> Result<(Way, Origin), Failure> {
+        if let (Some(tunnels), Some(wanted)) = self.tunnels() {
+            return self.tunnel(tunnels, wanted).await;
+        }
         let agreed = self.pool().agreed.get();
         match self.local.shared.policy.protocol {
             Protocol::Http1 => self.alone().await,
             Protocol::Auto if agreed == Some(Spoken::Http1) => self.alone().await,
             Protocol::Http2 | Protocol::Auto => self.together(care).await,
         }
+    }
+
+    fn tunnels(&self) -> (Option<&Arc<Tunnels>>, Option<&Wanted>) {
+        let shared = &self.local.shared;
+        (shared.tunnels.as_ref(), self.wanted.or(shared.policy.discovery.as_deref()))
+    }
+
+    /// Waits for a tunnel. Cancel-safe: one that comes too late goes back.
+    async fn tunnel(&self, tunnels: &Arc<Tunnels>, wanted: &Wanted) -> Result<(Way, Origin), Failure> {
+        let now = self.world.clock.now();
+        let waiting = tunnels.wait(wanted, now).map_err(|missing| match missing {
+            Missing::Unknown => Failure::TunnelUnknown,
+            Missing::Crowded => Failure::Overloaded,
+            Missing::Busy => Failure::TunnelUnavailable,
+        })?;
+        let slot = match waiting {
+            Ok(slot) => slot,
+            Err(waiting) => {
+                let deadline = self.world.timers.deadline();
+                deadline.set(now, wanted.wait);
+                match deadline.limit(waiting).await {
+                    Some(Ok(slot)) => slot,
+                    Some(Err(_)) | None => return Err(Failure::TunnelUnavailable),
+                }
+            }
+        };
+        Ok((Way::Tunnel(slot), Origin::Reused))
     }
 
     fn pool(&self) -> &Rc<Pool> {

@@ -57,11 +57,11 @@ impl Ask {
         })?;
         let kind = request.head.fields.get_str(NameId::ContentType).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
-        let mut ask = Ask::default();
-        ask.parameters = match kind.eq_ignore_ascii_case("application/json") {
+        let parameters = match kind.eq_ignore_ascii_case("application/json") {
             true => json(&body)?,
             false => form(&body)?,
         };
+        let mut ask = Ask { parameters, ..Ask::default() };
         let mut lines = request.head.fields.get_all(NameId::Authorization);
         match (lines.next(), lines.next()) {
             (None, _) => {}

@@ -94,7 +94,11 @@ impl Token {
             return Ok(Ok(Arc::clone(consumer)));
         }
         let claim = Claim { user: name, password: secret.as_bytes() };
-        match loaded.verifier.admit(consumers.users(), claim, exchange.started).await {
+        match loaded
+            .verifier
+            .admit(consumers.users(), claim, (exchange.started, exchange.client.address.into()))
+            .await
+        {
             Ok(user) => Ok(consumers.by_user(&user).map(Arc::clone).ok_or(Refused::InvalidClient)),
             Err(Failure::Unauthenticated) => Ok(Err(Refused::InvalidClient)),
             Err(failure) => Err(failure),

@@ -171,10 +171,11 @@ impl Filter for Cors {
             None => None,
         };
         let fields = &mut response.head.fields;
-        fields.retain(|id, name, _| {
-            !(OURS.contains(&id)
-                || id == NameId::Other && name.eq_ignore_ascii_case(ALLOWS_PRIVATE.as_bytes()))
-        });
+        let is_ours = |id, name: &[u8]| {
+            OURS.contains(&id)
+                || (id == NameId::Other && name.eq_ignore_ascii_case(ALLOWS_PRIVATE.as_bytes()))
+        };
+        fields.retain(|id, name, _| !is_ours(id, name));
         self.permit(origin, fields);
         if let Some(expose) = &self.expose
             && fields.contains(NameId::AccessControlAllowOrigin)

@@ -212,33 +212,11 @@ impl Filter for Jwt {
             return Ok(Flow::Continue);
         }
         let now = (scene.world.unix(exchange.started).as_secs(), exchange.started);
-        let loaded = self.loaded.as_ref().ok_or(Failure::Internal)?;
-        let token = match self.lookup.find(&request.head) {
-            Found::Nothing => return Err(refuse(exchange, &self.challenges[0])),
-            Found::One(token) if token.len() <= LONGEST_TOKEN => token,
-            Found::One(_) | Found::Twice => return Err(refuse(exchange, &self.challenges[1])),
-        };
-        let verified = match self.recall(loaded, &token, now) {
-            Some(verified) => Ok(verified),
-            // In a box, since it is rare: every exchange would carry its size.
-            None => Box::pin(self.verify(loaded, &token, now)).await?,
-        };
-        let verified = verified.and_then(|verified| self.not_revoked(loaded, verified));
-        let verified = match verified {
-            Ok(verified) => verified,
-            Err(rejected) => {
-                let challenge = if rejected == Rejected::Expired { 2 } else { 1 };
-                return Err(refuse(exchange, &self.challenges[challenge]));
-            }
-        };
-        if let Some(session) = &self.session
-            && Box::pin(session.ask(&token, exchange, &request.head)).await? == Known::No
-        {
-            return Err(refuse(exchange, &self.challenges[1]));
+        if let Some(done) = self.quick(now, exchange, request) {
+            return done.map(|()| Flow::Continue);
         }
-        self.identify(loaded, &verified.claims, exchange)?;
-        self.pass_on(&verified.claims, request);
-        Ok(Flow::Continue)
+        // In a box, since it is rare: every exchange would carry its size.
+        Box::pin(self.slow(now, exchange, request)).await.map(|()| Flow::Continue)
     }
 
     async fn on_response(&self, exchange: &mut Exchange, response: &mut Response) -> Result<(), Failure> {
@@ -252,6 +230,63 @@ impl Filter for Jwt {
 }
 
 impl Jwt {
+    /// What is known without waiting: there is no token that could be looked at, or it is remembered.
+    fn quick(
+        &self,
+        now: (u64, Instant),
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Option<Result<(), Failure>> {
+        let Some(loaded) = &self.loaded else { return Some(Err(Failure::Internal)) };
+        let verified = match self.lookup.find(&request.head) {
+            Found::Nothing => return Some(Err(refuse(exchange, &self.challenges[0]))),
+            Found::One(token) if token.len() <= LONGEST_TOKEN => {
+                self.recall(loaded, &token, now).filter(|_| self.session.is_none())?
+            }
+            Found::One(_) | Found::Twice => return Some(Err(refuse(exchange, &self.challenges[1]))),
+        };
+        Some(self.let_in(loaded, self.not_revoked(loaded, verified), (exchange, request)))
+    }
+
+    async fn slow(
+        &self,
+        now: (u64, Instant),
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<(), Failure> {
+        let loaded = self.loaded.as_ref().ok_or(Failure::Internal)?;
+        let Found::One(token) = self.lookup.find(&request.head) else { return Err(Failure::Internal) };
+        let verified = match self.recall(loaded, &token, now) {
+            Some(verified) => Ok(verified),
+            None => self.verify(loaded, &token, now).await?,
+        };
+        let verified = verified.and_then(|verified| self.not_revoked(loaded, verified));
+        if let (Some(session), Ok(_)) = (&self.session, &verified)
+            && session.ask(&token, exchange, &request.head).await? == Known::No
+        {
+            return Err(refuse(exchange, &self.challenges[1]));
+        }
+        self.let_in(loaded, verified, (exchange, request))
+    }
+
+    fn let_in(
+        &self,
+        loaded: &Loaded,
+        verified: Result<Arc<Verified>, Rejected>,
+        (exchange, request): (&mut Exchange, &mut Request),
+    ) -> Result<(), Failure> {
+        let verified = match verified {
+            Ok(verified) => verified,
+            Err(rejected) => {
+                let challenge = if rejected == Rejected::Expired { 2 } else { 1 };
+                return Err(refuse(exchange, &self.challenges[challenge]));
+            }
+        };
+        self.identify(loaded, &verified.claims, exchange)?;
+        self.pass_on(&verified.claims, request);
+        Ok(())
+    }
+
     /// What tokens are checked by, as one number: another set of keys is another number.
     fn rules_number(&self, now: Instant) -> Option<u64> {
         match &self.source {

@@ -45,12 +45,12 @@ impl Registry {
     fn write_consumers(&self, out: &mut Exposition) {
         let all = self.consumers.all();
         let mut family =
-            out.family("sluice_consumer_exchanges_total", "Exchanges of consumers", Kind::Counter);
+            out.family("sluice_consumer_requests_total", "Exchanges of consumers", Kind::Counter);
         for (labels, blocks) in &all {
             for (class, name) in CLASSES.iter().enumerate() {
                 let count = sum(blocks, |cells| &cells.exchanges[class]);
                 if count > 0 {
-                    family.sample(&[("consumer", &labels[0]), ("status", name)], count);
+                    family.sample(&[("consumer", &labels[0]), ("code", name)], count);
                 }
             }
         }
@@ -61,9 +61,9 @@ impl Registry {
             }
         };
         let help = "Bytes of request bodies of consumers";
-        counter("sluice_consumer_received_bytes_total", help, |cells| &cells.received);
+        counter("sluice_consumer_request_body_bytes_total", help, |cells| &cells.received);
         let help = "Bytes of answer bodies to consumers";
-        counter("sluice_consumer_sent_bytes_total", help, |cells| &cells.sent);
+        counter("sluice_consumer_response_body_bytes_total", help, |cells| &cells.sent);
     }
 
     fn write_access_log(&self, out: &mut Exposition) {

@@ -1,11 +1,12 @@
 //! One exchange with an endpoint: the request out, the answer's head in, and the rest of both bodies while
-//! the answer is pulled; over HTTP/1 (`http1`) or HTTP/2 (`http2`).
+//! the answer is pulled; over HTTP/1 (`http1`), HTTP/2 (`http2`) or through a tunnel (`tunnel`).
 //!
 //! Promise: the answer is read while the request is still being sent (an endpoint may answer early); it is
 //! known whether any byte of the request could have reached the endpoint.
 
 mod http1;
 mod http2;
+mod tunnel;
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -79,7 +80,8 @@ impl Lost {
     /// Whether a request lost on a pooled connection may go out once more over a fresh one: the endpoint had
     /// closed it before it read the request, as far as can be told.
     pub fn may_resend(self, request: &Request) -> bool {
-        (self.failure, self.scope) == (Failure::UpstreamReset, Scope::Connection)
+        matches!(self.failure, Failure::UpstreamReset | Failure::TunnelLost)
+            && self.scope == Scope::Connection
             && (self.sent == Sent::Nothing
                 || (request.head.method.is_idempotent() && !matches!(request.body, Body::Stream(_))))
     }
@@ -111,6 +113,7 @@ pub async fn exchange(
 ) -> Result<Answer, Lost> {
     match way {
         Way::Http1(connection) => http1::exchange(connection, request, persist, guard, terms).await,
+        Way::Tunnel(slot) => Box::pin(tunnel::exchange(slot, request, persist, guard, terms)).await,
         Way::Http2(slot) => Box::pin(http2::exchange(slot, request, persist, guard, terms)).await,
     }
 }

@@ -1,5 +1,10 @@
 //! Who may come in, seen at the socket: passwords, files of users, addresses.
 
+mod consumers;
+mod issue;
+mod service;
+mod with_peers;
+
 use sluice_testkit::{Gateway, Origin, Reply, Scratch, Wire, eventually, http, sluice};
 
 use crate::setup::{Lines, base};
