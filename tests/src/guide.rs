@@ -62,6 +62,7 @@ fn completed(fragment: &str) -> String {
         "access_log",
         "consumers",
         "consumer_limits",
+        "tunnels",
     ];
     let mut text = match document.iter().all(|(key, _)| of_document.contains(&key)) {
         true => fragment.to_owned(),

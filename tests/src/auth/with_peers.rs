@@ -90,7 +90,7 @@ impl Key {
         let out = out.display().to_string();
         match self.kind {
             Kind::Ed => {
-                openssl(&["pkeyutl", "-sign", "-rawin", "-inkey", &key, "-in", &signed, "-out", &out]).await
+                openssl(&["pkeyutl", "-sign", "-rawin", "-inkey", &key, "-in", &signed, "-out", &out]).await;
             }
             _ => openssl(&["dgst", "-sha256", "-sign", &key, "-out", &out, &signed]).await,
         }
@@ -308,7 +308,7 @@ async fn digest_of(body: &str) -> String {
 /// RFC 4648 section 4.
 fn standard(bytes: &[u8]) -> String {
     let mut text = base64url(bytes).replace('-', "+").replace('_', "/");
-    while text.len() % 4 != 0 {
+    while !text.len().is_multiple_of(4) {
         text.push('=');
     }
     text

@@ -9,20 +9,25 @@ use sluice_tunnel::connector::{Connector, Fixed, Handle, Http1, NoHooks, Options
 use sluice_tunnel::registration::Version;
 
 /// A connector that runs; it ends with the process unless it is stopped.
-pub struct Running {
+pub(super) struct Running {
     handle: Handle,
 }
 
 impl Running {
     /// Registers `route` at the gateway for a target, and waits until a tunnel is there.
-    pub async fn start(gateway: &Gateway, route: &str, target: SocketAddr, version: Version) -> Running {
+    pub(super) async fn start(
+        gateway: &Gateway,
+        route: &str,
+        target: SocketAddr,
+        version: Version,
+    ) -> Running {
         let running = Running::spawn(gateway.address("tunnels"), route, target, version);
         wait_for(gateway, route).await;
         running
     }
 
     /// Runs, whether a gateway is there or not.
-    pub fn spawn(router: SocketAddr, route: &str, target: SocketAddr, version: Version) -> Running {
+    pub(super) fn spawn(router: SocketAddr, route: &str, target: SocketAddr, version: Version) -> Running {
         let mut options = Options::new(route);
         options.announcement.versions = vec![version];
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -44,13 +49,13 @@ impl Running {
     }
 
     /// Deregisters, drains and stops.
-    pub async fn stop(self) -> Stopped {
+    pub(super) async fn stop(self) -> Stopped {
         self.handle.stop(Duration::from_secs(10)).await
     }
 }
 
 /// Waits until a route has a tunnel that can be taken.
-pub async fn wait_for(gateway: &Gateway, route: &str) {
+pub(super) async fn wait_for(gateway: &Gateway, route: &str) {
     let address = gateway.address("tunnels");
     eventually("a tunnel", async || {
         let registrations = http::get(address, "/api/registrations").await.json();

@@ -234,7 +234,7 @@ async fn an_upstream_is_found_in_tunnels_with_filters_limits_and_metrics_as_any(
     for version in BOTH {
         let origin = Origin::start(Reply::echo()).await;
         let more = "[[routes]]\nname = \"shop\"\nmatch = { path_prefix = \"/buy\" }\n\
-                    filters = [{ rewrite = { prefix = \"/\" } }]\nforward = { upstream = \"shop\" }\n\
+                    filters = [{ rewrite = { strip_prefix = \"/buy\" } }]\nforward = { upstream = \"shop\" }\n\
                     [upstreams.shop]\ndiscovery = { tunnel = \"my-shop\", wait = \"300ms\" }\n";
         let gateway = Gateway::start(&document("300ms", "", more)).await;
         let web = gateway.address("web");

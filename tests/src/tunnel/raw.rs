@@ -5,22 +5,22 @@ use std::net::SocketAddr;
 use sluice_testkit::{Answer, Wire};
 
 /// One WebSocket to the gateway.
-pub struct Raw {
+pub(super) struct Raw {
     wire: Wire,
 }
 
 /// A frame's kind and payload.
-pub type Frame = (u8, Vec<u8>);
+pub(super) type Frame = (u8, Vec<u8>);
 
-pub const TEXT: u8 = 1;
-pub const BINARY: u8 = 2;
-pub const CLOSE: u8 = 8;
-pub const PING: u8 = 9;
-pub const PONG: u8 = 10;
+pub(super) const TEXT: u8 = 1;
+pub(super) const BINARY: u8 = 2;
+pub(super) const CLOSE: u8 = 8;
+pub(super) const PING: u8 = 9;
+pub(super) const PONG: u8 = 10;
 
 impl Raw {
     /// Asks for something, with the usual fields and these.
-    pub async fn ask(address: SocketAddr, target: &str, fields: &[(&str, &str)]) -> (Raw, Answer) {
+    pub(super) async fn ask(address: SocketAddr, target: &str, fields: &[(&str, &str)]) -> (Raw, Answer) {
         let mut text = format!(
             "GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -34,7 +34,7 @@ impl Raw {
     }
 
     /// Registers a tunnel of 1.0.
-    pub async fn register(address: SocketAddr, route: &str) -> Raw {
+    pub(super) async fn register(address: SocketAddr, route: &str) -> Raw {
         let target = "/register/?connectorInstanceID=i-1&componentName=raw";
         let (raw, answer) = Raw::ask(address, target, &[("CrankerProtocol", "1.0"), ("Route", route)]).await;
         assert_eq!(answer.status, 101);
@@ -42,7 +42,7 @@ impl Raw {
     }
 
     /// The next frame; the gateway masks nothing and fragments nothing.
-    pub async fn frame(&mut self) -> Frame {
+    pub(super) async fn frame(&mut self) -> Frame {
         let head = self.wire.read(2).await;
         assert_eq!(head[0] & 0xf0, 0x80, "one frame for each message");
         let length = match head[1] {
@@ -54,14 +54,14 @@ impl Raw {
     }
 
     /// The next frame's text.
-    pub async fn text(&mut self) -> String {
+    pub(super) async fn text(&mut self) -> String {
         let (kind, payload) = self.frame().await;
         assert_eq!(kind, TEXT, "{payload:?}");
         String::from_utf8(payload).unwrap()
     }
 
     /// Sends a frame, with a mask of zeros.
-    pub async fn send(&mut self, kind: u8, payload: impl AsRef<[u8]>) -> &mut Raw {
+    pub(super) async fn send(&mut self, kind: u8, payload: impl AsRef<[u8]>) -> &mut Raw {
         let payload = payload.as_ref();
         let mut bytes = vec![0x80 | kind];
         match payload.len() {
@@ -78,18 +78,18 @@ impl Raw {
     }
 
     /// Closes with this code.
-    pub async fn close(&mut self, code: u16) {
+    pub(super) async fn close(&mut self, code: u16) {
         self.send(CLOSE, code.to_be_bytes()).await;
     }
 
     /// The gateway's close frame must come next.
-    pub async fn expect_close(&mut self, code: u16, reason: &str) {
+    pub(super) async fn expect_close(&mut self, code: u16, reason: &str) {
         let (kind, payload) = self.frame().await;
         assert_eq!((kind, &payload[..2], &payload[2..]), (CLOSE, &code.to_be_bytes()[..], reason.as_bytes()));
     }
 
     /// The connection breaks.
-    pub fn vanish(self) {
+    pub(super) fn vanish(self) {
         self.wire.reset();
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn check(document: &Document, route: &Route, at: &At, problems: &mut 
     }
     check_match(route, &at.key("match"), problems);
     check_filters(route, protocols.contains(&Protocol::Udp), at, problems);
-    check_actions(route, at, problems);
+    check_actions(document, route, at, problems);
     Kind::Streams
 }
 
@@ -84,7 +84,7 @@ fn check_filters(route: &Route, datagrams: bool, at: &At, problems: &mut Problem
     }
 }
 
-fn check_actions(route: &Route, at: &At, problems: &mut Problems) {
+fn check_actions(document: &Document, route: &Route, at: &At, problems: &mut Problems) {
     for (key, written) in [
         ("respond", route.respond.is_some()),
         ("redirect", route.redirect.is_some()),
@@ -100,6 +100,12 @@ fn check_actions(route: &Route, at: &At, problems: &mut Problems) {
     }
     let Some(forward) = &route.forward else { return };
     let at = at.key("forward");
+    if document.upstreams.get(&forward.upstream).is_some_and(|upstream| upstream.discovery.is_some()) {
+        problems.add(
+            &at.key("upstream"),
+            "a tunnel carries HTTP requests; connections and datagrams it does not",
+        );
+    }
     for (key, written) in [
         ("host", forward.host != HostConfig::Preserve),
         ("upgrade", forward.upgrade),
@@ -168,6 +174,15 @@ mod tests {
                 "{matches}"
             );
         }
+    }
+
+    #[test]
+    fn a_connection_goes_through_no_tunnel() {
+        let tunnel = "[upstreams.t]\ndiscovery = { tunnel = 'x' }\n";
+        let rest = format!("forward = {{ upstream = 't' }}\n{tunnel}");
+        let found = problems(&route("r", "listeners = ['db']", &rest));
+        assert_eq!(found, ["routes[0].forward.upstream"]);
+        assert_eq!(problems(&route("r", "listeners = ['web']", &rest)), [""; 0]);
     }
 
     #[test]

@@ -251,7 +251,7 @@ async fn act(
             Box::pin(proxy.run((scene, outward), exchange, request)).await
         }
         Action::Tunnel(tunnel) => {
-            tunnel.run((&scene, &place.running.snapshot.tunnels), exchange, request).await
+            tunnel.run((scene, &place.running.snapshot.tunnels), exchange, request).await
         }
         Action::Respond(respond) => {
             exchange.outcome = Outcome::Answered;

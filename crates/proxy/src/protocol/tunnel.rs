@@ -122,11 +122,11 @@ impl Office<'_> {
             return status(405);
         }
         match (Purpose::of(head.path()), head.path()) {
-            (_, "/health") => json(self.tunnels.health()),
+            (_, "/health") => json(&self.tunnels.health()),
             _ if self.admission.admits_token(head).is_err() => self.refuse(Refused::Token),
             (Some(purpose), _) => self.announced(head, purpose),
-            (None, "/api/registrations") => json(self.tunnels.registrations()),
-            (None, "/health/connectors") => json(self.tunnels.connectors()),
+            (None, "/api/registrations") => json(&self.tunnels.registrations()),
+            (None, "/health/connectors") => json(&self.tunnels.connectors()),
             _ => status(404),
         }
     }
@@ -220,7 +220,7 @@ fn plain(status: u16, mut text: String) -> Outcome {
     Outcome::Answered(head, text.into())
 }
 
-fn json(value: Value) -> Outcome {
+fn json(value: &Value) -> Outcome {
     let mut head = ResponseHead::new(200);
     head.fields.append(NameId::ContentType, b"application/json");
     head.fields.append(NameId::CacheControl, b"no-store");

@@ -19,6 +19,7 @@ use super::Tunnel;
 pub const CREDIT: usize = 64 * 1024;
 
 /// What a tunnel's task is told.
+#[derive(Debug)]
 pub(super) enum Order {
     /// Send this request.
     Request(Box<Begin>),
@@ -41,6 +42,7 @@ pub(super) enum Order {
 }
 
 /// A request for a tunnel.
+#[derive(Debug)]
 pub(super) struct Begin {
     pub(super) number: u64,
     pub(super) head: RequestHead,

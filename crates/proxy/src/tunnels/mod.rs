@@ -112,6 +112,7 @@ enum Standing {
 }
 
 /// A tunnel, as everybody but its own task sees it.
+#[derive(Debug)]
 pub struct Tunnel {
     /// Its number in this process.
     pub number: u64,
@@ -127,12 +128,14 @@ pub struct Tunnel {
 }
 
 /// A tunnel that the registry has taken in, for its own task.
+#[derive(Debug)]
 pub struct Entered {
     tunnel: Arc<Tunnel>,
     orders: mpsc::UnboundedReceiver<Order>,
 }
 
 /// What the tunnels of a place share.
+#[derive(Debug)]
 struct PlaceShared {
     /// "tunnel:my-service", for logs.
     label: Arc<str>,
@@ -188,6 +191,12 @@ impl Slot {
         content: sluice_tunnel::text::Content,
     ) -> Option<Line> {
         self.tunnel.take().map(|tunnel| Line::begin(tunnel, head, content))
+    }
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Slot").field(&self.tunnel.as_ref().map(|tunnel| tunnel.number)).finish()
     }
 }
 

@@ -118,22 +118,26 @@ impl Pool {
     pub(super) fn serve(&mut self, tunnels: &Arc<Tunnels>) {
         self.forget_gone();
         while !self.waiters.is_empty() {
-            let Some(mut slot) = self.take(tunnels) else { return };
-            loop {
-                let Some(waiter) = self.waiters.pop_front() else {
-                    // Everybody has gone meanwhile. Not by drop: that would want the lock that is held.
-                    if let Some(tunnel) = slot.tunnel.take() {
-                        self.put_back(&tunnel);
-                    }
-                    break;
-                };
-                self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
-                match waiter.send(slot) {
-                    Ok(()) => break,
-                    Err(unused) => slot = unused,
-                }
+            let Some(slot) = self.take(tunnels) else { return };
+            if let Some(mut unused) = self.hand_out(slot)
+                && let Some(tunnel) = unused.tunnel.take()
+            {
+                // Not by drop: that would want the lock that is held.
+                self.put_back(&tunnel);
             }
         }
+    }
+
+    /// Gives a slot to the first who still waits; gives it back when nobody does.
+    fn hand_out(&mut self, mut slot: Slot) -> Option<Slot> {
+        while let Some(waiter) = self.waiters.pop_front() {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            match waiter.send(slot) {
+                Ok(()) => return None,
+                Err(unused) => slot = unused,
+            }
+        }
+        Some(slot)
     }
 
     fn forget_gone(&mut self) {

@@ -110,3 +110,49 @@ pub fn all(problems: &mut Problems) -> Option<Policy> {
     };
     config.check(&At::root(), problems)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(toml: &str) -> (Option<Policy>, Vec<String>) {
+        let config: config::Config = toml_edit::de::from_str(toml).unwrap();
+        let mut problems = Problems::new();
+        let policy = config.check(&At::root(), &mut problems);
+        (policy, problems.iter().map(|problem| problem.at.to_string()).collect())
+    }
+
+    #[test]
+    fn it_stands_for_one_endpoint() {
+        for (discovery, address, place) in [
+            ("tunnel = '/my-service/'", "tunnel:my-service", ("", "my-service")),
+            ("tunnel = '*'", "tunnel:*", ("", "")),
+            ("tunnel = 'a', domain = 'Shop.Example'", "tunnel:a@shop.example", ("shop.example", "a")),
+        ] {
+            let (policy, problems) = checked(&format!("discovery = {{ {discovery} }}"));
+            assert_eq!(problems, [""; 0]);
+            let policy = policy.unwrap();
+            assert_eq!(
+                policy.endpoints.iter().map(|endpoint| &*endpoint.address).collect::<Vec<_>>(),
+                [address]
+            );
+            let places = &policy.discovery.unwrap().places;
+            assert_eq!(places[..], [(place.0.into(), place.1.into())]);
+        }
+    }
+
+    #[test]
+    fn what_means_nothing_to_a_tunnel_is_a_problem() {
+        let with = |more: &str| checked(&format!("discovery = {{ tunnel = 'a' }}\n{more}")).1;
+        assert_eq!(with("endpoints = ['127.0.0.1:1']"), ["endpoints"]);
+        assert_eq!(with("health = { tcp = {} }"), ["health"]);
+        assert_eq!(with("tls = true"), ["tls"]);
+        assert_eq!(with("protocol = 'http1'"), ["protocol"]);
+        assert_eq!(with("proxy_protocol = 'v1'"), ["proxy_protocol"]);
+        assert_eq!(
+            checked("discovery = { tunnel = 'a b', domain = '' }").1,
+            ["discovery.tunnel", "discovery.domain"]
+        );
+        assert_eq!(checked("").1, ["endpoints"]);
+    }
+}
