@@ -1,7 +1,8 @@
 //! What the guide and the README show as TOML is accepted by `sluice check`.
 //!
 //! A block of `toml` is a whole document. One of `toml fragment` is a part of one: what it needs besides, a
-//! listener, the upstreams it names, the route around keys of one, is added here.
+//! listener, the upstreams it names, the route around keys of one, is added here. One of `toml connector` is a file
+//! of `sluice connect`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,14 +20,23 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// The blocks of TOML of a page: the line each begins on, whether it is a fragment, its text.
-fn blocks(page: &str) -> Vec<(usize, bool, String)> {
+/// What a block of TOML is.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Document,
+    Fragment,
+    Connector,
+}
+
+/// The blocks of TOML of a page: the line each begins on, what it is, its text.
+fn blocks(page: &str) -> Vec<(usize, Kind, String)> {
     let mut blocks = Vec::new();
     let mut open = None;
     for (index, line) in page.lines().enumerate() {
         match (&mut open, line) {
-            (None, "```toml") => open = Some((index + 2, false, String::new())),
-            (None, "```toml fragment") => open = Some((index + 2, true, String::new())),
+            (None, "```toml") => open = Some((index + 2, Kind::Document, String::new())),
+            (None, "```toml fragment") => open = Some((index + 2, Kind::Fragment, String::new())),
+            (None, "```toml connector") => open = Some((index + 2, Kind::Connector, String::new())),
             (None, line) => assert!(!line.starts_with("```toml"), "line {}: {line}", index + 1),
             (Some(_), "```") => blocks.extend(open.take()),
             (Some((_, _, text)), line) => {
@@ -84,10 +94,12 @@ async fn every_document_in_the_guide_is_accepted() {
     let scratch = Scratch::new();
     let mut checked = 0;
     for page in pages() {
-        for (line, fragment, text) in blocks(&fs::read_to_string(&page).unwrap()) {
-            let text = if fragment { completed(&text) } else { text };
+        for (line, kind, text) in blocks(&fs::read_to_string(&page).unwrap()) {
+            let text = if kind == Kind::Fragment { completed(&text) } else { text };
             let path = scratch.write("guide.toml", &text).display().to_string();
-            let ended = sluice(["check", "--without-files", &path]).finish().await;
+            let command =
+                if kind == Kind::Connector { ["connect", "--print"] } else { ["check", "--without-files"] };
+            let ended = sluice(command).arguments([&path]).finish().await;
             assert_eq!(ended.code(), 0, "{}:{line}\n{text}\n{}", page.display(), ended.stderr);
             checked += 1;
         }

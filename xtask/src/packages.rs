@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::Failed;
@@ -36,6 +37,9 @@ const NEEDS: &[Need] = &[
     Need { program: "mariadb", package: "mariadb-client-core" },
 ];
 
+/// Packages of PyPI that tests run: a connector of tunnels, and what it forgets to ask for.
+const PYTHON: &[&str] = &["crank4py-connector==0.0.5", "six==1.17.0"];
+
 /// Asked by Debian's packages before they start a daemon (invoke-rc.d(8)): 101 forbids it.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
@@ -50,6 +54,19 @@ pub(crate) fn install_missing() -> Vec<&'static str> {
         eprintln!("xtask: CANNOT INSTALL {}: {failed}", packages.join(" "));
     }
     self::missing().iter().map(|need| need.program).collect()
+}
+
+/// Installs the packages of PyPI into this folder, unless they are there.
+pub(crate) fn install_python(folder: &Path) -> Result<(), Failed> {
+    if folder.exists() {
+        return Ok(());
+    }
+    // Whole or not at all.
+    let beside = folder.with_added_extension("new");
+    let mut pip = Command::new("/usr/bin/python3");
+    pip.args(["-m", "pip", "--isolated", "--disable-pip-version-check", "install", "--quiet", "--upgrade"]);
+    run(pip.arg("--target").arg(&beside).args(PYTHON))?;
+    fs::rename(&beside, folder).map_err(|error| format!("cannot write {}: {error}", folder.display()))
 }
 
 /// The sentence for programs that are missing.

@@ -474,6 +474,31 @@ async fn rest(tunnel: &mut Tunnel, id: StreamId) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn a_tunnel_that_is_being_opened_is_waited_for_before_the_gateway_is_told() {
+    for version in BOTH {
+        let (mut gateway, pipes) = Gateway::new(&[version]);
+        let (connector, handle) = connector(Rc::clone(&pipes), echo());
+        let test = async {
+            // Announced, and not answered yet.
+            let announced = soon(gateway.dialled.recv()).await.expect("a connector");
+            let serving = async {
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                assert!(gateway.dialled.try_recv().is_err(), "told too early");
+                pipes.0.send(announced).expect("no surprise");
+                let mut tunnels = vec![gateway.tunnel().await];
+                assert_eq!(deregistered(&mut gateway, &mut tunnels).await, [Retired::Closed]);
+                tunnels[0].closed().await;
+            };
+            let (stopped, ()) = tokio::join!(handle.stop(Duration::from_secs(30)), serving);
+            assert_eq!(stopped, Stopped::Drained);
+        };
+        soon(async { tokio::join!(connector.run(), test) }).await;
+    }
+}
+
+#[tokio::test]
 async fn a_stop_survives_a_gateway_that_knows_no_deregistration() {
     let (mut gateway, pipes) = Gateway::new(&[Version::V3]);
     let (connector, handle) = connector(pipes, echo());

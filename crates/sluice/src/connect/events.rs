@@ -57,10 +57,10 @@ impl Told {
         changes
     }
 
-    fn failing(&self, message: &str, router: &Address, error: String) {
+    fn failing(&self, message: &str, router: &Address, error: &str) {
         let fields: [(&str, &dyn std::fmt::Display); 3] =
             [("service", &self.service), ("router", router), ("error", &error)];
-        match self.changes(router, Standing::Failing(error.clone())) {
+        match self.changes(router, Standing::Failing(error.to_owned())) {
             true => self.diagnostics.warn(message, &fields),
             false => self.diagnostics.debug(message, &fields),
         }
@@ -94,7 +94,7 @@ impl Told {
         };
         // One line for all tunnels that break together.
         if matches!(self.routers.borrow().get(router), Some(Standing::Registered(_))) {
-            self.failing("tunnel broken", router, what);
+            self.failing("tunnel broken", router, &what);
         }
     }
 
@@ -140,7 +140,7 @@ impl Hooks for Told {
             }
             Event::Opened(router, version) => self.opened(router, *version),
             Event::OpenFailed(router, error) => {
-                self.failing("registration failed", router, error.to_string());
+                self.failing("registration failed", router, &error.to_string());
             }
             Event::Closed(router, ended) => self.closed(router, ended),
             Event::DeregisterFailed(router, error) => {

@@ -232,6 +232,7 @@ impl Router {
 
     /// Deregisters and waits until every exchange has ended; what is left at the deadline is closed.
     async fn drain(mut self, deadline: Instant) -> bool {
+        self.settle(deadline.min(Instant::now() + DEREGISTER)).await;
         let known = tokio::time::timeout(DEREGISTER, self.deregister()).await;
         if let Err(error) = known.unwrap_or(Err(OpenFailed::TimedOut)) {
             self.parts.hooks.event(&Event::DeregisterFailed(&self.address, &error));
@@ -247,6 +248,19 @@ impl Router {
         }
         self.shared.forget(&self.address);
         in_time
+    }
+
+    /// Waits until no tunnel is being opened: one that opens after the gateway was told would be used all the same,
+    /// just while it is closed from here.
+    async fn settle(&mut self, deadline: Instant) {
+        while self.tunnels.iter().any(|slot| matches!(slot.stage, Stage::Dialling)) {
+            self.report(RouterState::Stopping);
+            tokio::select! {
+                Some(past) = self.tasks.join_next() => self.past(past),
+                Some(note) = self.notes.1.recv() => self.note(note),
+                () = tokio::time::sleep_until(deadline) => return,
+            }
+        }
     }
 
     fn each(&self, work: impl Fn(&Tunnel)) {
