@@ -267,6 +267,19 @@ mod with_peers {
     }
 
     #[tokio::test]
+    async fn a_quota_in_redis_outlives_its_period_for_gateways_whose_clocks_are_behind() {
+        let (redis, origin) = (Peer::redis().await, Origin::start(Reply::ok("x")).await);
+        let (one, _) = two("quota = { limit = 9, period = \"1m\", SHARED }", &redis, &origin).await;
+        assert_eq!(statuses(one.address("web"), 2).await, [200, 200]);
+        let mut wire = Wire::connect(redis.address()).await;
+        wire.send("KEYS sluice:limit:*\r\n").await.expect("*1\r\n$45\r\n").await;
+        let key = String::from_utf8(wire.read(45).await).unwrap();
+        wire.expect("\r\n").await.send(format!("TTL {key}\r\n")).await.expect(":").await;
+        let seconds = String::from_utf8(wire.read(4).await).unwrap();
+        assert!((3_600..=3_661).contains(&seconds.parse::<u64>().unwrap()), "{seconds}");
+    }
+
+    #[tokio::test]
     async fn permits_taken_in_advance_are_within_the_limit() {
         let (redis, origin) = (Peer::redis().await, Origin::start(Reply::ok("x")).await);
         let started = Instant::now();

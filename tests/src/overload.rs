@@ -261,6 +261,21 @@ async fn a_request_whose_body_is_gone_does_not_fall_back_on_another_upstream() {
 }
 
 #[tokio::test]
+async fn what_has_fallen_back_holds_no_place_at_the_upstream_that_failed() {
+    let (bad, spare) = (Origin::start(Reply::status(503)).await, Origin::start(Reply::never()).await);
+    let more = format!("[upstreams.spare]\nendpoints = [\"{}\"]", spare.address());
+    let forward = "fallback = { upstream = \"spare\", statuses = [503], on = [] }";
+    let lines = Lines { forward, upstream: "concurrency = { limit = 1 }", more: &more, ..Lines::default() };
+    let gateway = lines.start(&[bad.address()]).await;
+    let _waits = asks(&gateway, "/").await;
+    spare.wait_count(1).await;
+    // Else the second one would find no place, and get 503 without being sent to anybody.
+    let _also_waits = asks(&gateway, "/").await;
+    spare.wait_count(2).await;
+    assert_eq!(bad.count(), 2);
+}
+
+#[tokio::test]
 async fn an_adaptive_limit_shrinks_when_an_upstream_slows_down() {
     let origin = Origin::start(Reply::ok("x")).await;
     let route = "filters = [{ concurrency = { adaptive = { min = 1, initial = 20, max = 100 } } }]";

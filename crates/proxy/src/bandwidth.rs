@@ -43,10 +43,10 @@ impl Paces {
 /// How fast an exchange may be.
 #[derive(Clone)]
 pub struct Throttle {
-    /// From the client.
-    pub up: Option<Lane>,
+    /// From the client: all of them hold.
+    pub up: Vec<Lane>,
     /// To the client.
-    pub down: Option<Lane>,
+    pub down: Vec<Lane>,
     world: Rc<World>,
 }
 
@@ -68,44 +68,54 @@ impl Throttle {
     pub fn new(both: &Both, (up, down): (Option<Policy>, Option<Policy>), world: &Rc<World>) -> Throttle {
         let lane = |pace: &Arc<Pace>, policy| Lane { pace: Arc::clone(pace), policy };
         Throttle {
-            up: up.map(|policy| lane(&both.up, policy)),
-            down: down.map(|policy| lane(&both.down, policy)),
+            up: up.map(|policy| lane(&both.up, policy)).into_iter().collect(),
+            down: down.map(|policy| lane(&both.down, policy)).into_iter().collect(),
             world: Rc::clone(world),
         }
     }
 
-    /// A body that moves at a lane's pace. One that is here already and small is counted and not held up.
-    pub fn body(&self, body: Body, lane: &Lane) -> Body {
+    /// Holds the exchange to the lanes of another one too.
+    pub fn join(&mut self, mut other: Throttle) {
+        self.up.append(&mut other.up);
+        self.down.append(&mut other.down);
+    }
+
+    /// A body that moves at the pace of all these lanes. One that is here already and small is counted and not
+    /// held up.
+    pub fn body(&self, body: Body, lanes: &[Lane]) -> Body {
+        let Some(gait) = Gait::new(lanes, &self.world) else { return body };
         match body {
             Body::Empty => Body::Empty,
-            Body::Full(content) if content.len() as u64 <= lane.policy.burst => {
-                let gait = Gait::new(lane, &self.world);
+            Body::Full(content) if content.len() as u64 <= gait.burst() => {
                 gait.pass(content.len());
                 Body::Full(content)
             }
-            body => {
-                Body::Stream(Box::new(Slow { body, held: Bytes::new(), gait: Gait::new(lane, &self.world) }))
-            }
+            body => Body::Stream(Box::new(Slow { body, held: Bytes::new(), gait })),
         }
     }
 }
 
-/// One who moves bytes through a lane.
+/// One who moves bytes through some lanes at once.
 struct Gait {
-    lane: Lane,
+    lanes: Vec<Lane>,
     world: Rc<World>,
     deadline: Deadline,
 }
 
 impl Gait {
-    fn new(lane: &Lane, world: &Rc<World>) -> Gait {
-        Gait { lane: lane.clone(), world: Rc::clone(world), deadline: world.timers.deadline() }
+    /// `None` without lanes: nothing holds it up.
+    fn new(lanes: &[Lane], world: &Rc<World>) -> Option<Gait> {
+        let gait =
+            || Gait { lanes: lanes.to_vec(), world: Rc::clone(world), deadline: world.timers.deadline() };
+        (!lanes.is_empty()).then(gait)
     }
 
     /// Ready when something may pass.
     fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
         let now = self.world.clock.now();
-        let wait = self.lane.pace.wait(self.lane.policy, self.world.clock.moment(now));
+        let moment = self.world.clock.moment(now);
+        let waits = self.lanes.iter().map(|lane| lane.pace.wait(lane.policy, moment));
+        let wait = waits.max().unwrap_or_default();
         if wait == Duration::ZERO {
             return Poll::Ready(());
         }
@@ -118,12 +128,18 @@ impl Gait {
 
     fn pass(&self, bytes: usize) {
         let now = self.world.clock.moment(self.world.clock.now());
-        self.lane.pace.pass(bytes as u64, self.lane.policy, now);
+        self.lanes.iter().for_each(|lane| lane.pace.pass(bytes as u64, lane.policy, now));
     }
 
     /// How much may pass in one piece: what a twentieth of a second carries, so that slow is not in jerks.
     fn piece(&self) -> usize {
-        usize::try_from(self.lane.policy.rate / 20).unwrap_or(usize::MAX).clamp(1024, 256 * 1024)
+        let slowest = self.lanes.iter().map(|lane| lane.policy.rate).min().unwrap_or(u64::MAX);
+        usize::try_from(slowest / 20).unwrap_or(usize::MAX).clamp(1024, 256 * 1024)
+    }
+
+    /// How much may pass at once after a pause.
+    fn burst(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.policy.burst).min().unwrap_or(u64::MAX)
     }
 }
 
@@ -203,7 +219,7 @@ pub async fn relay(
     (idle, world): (Duration, &World),
 ) -> Relayed {
     let Some(throttle) = throttle else { return relay::run(client, endpoint, idle, world).await };
-    let gait = |lane: &Option<Lane>| lane.as_ref().map(|lane| Gait::new(lane, &throttle.world));
+    let gait = |lanes: &[Lane]| Gait::new(lanes, &throttle.world);
     let mut slow = SlowEnd { end: endpoint, up: gait(&throttle.up), down: gait(&throttle.down) };
     relay::run(client, &mut slow, idle, world).await
 }
@@ -223,7 +239,7 @@ mod tests {
         let both = Both::default();
         let throttle = throttle(100_000, 1000, &both);
         let content = Bytes::from((0..20_000u32).map(|index| index as u8).collect::<Vec<_>>());
-        let mut body = throttle.body(Body::Full(content.clone()), throttle.down.as_ref().unwrap());
+        let mut body = throttle.body(Body::Full(content.clone()), &throttle.down);
         assert_eq!(body.length(), Some(20_000));
         let started = throttle.world.clock.now();
         let mut came = Vec::new();
@@ -243,12 +259,28 @@ mod tests {
     async fn what_is_small_and_here_is_counted_and_not_held_up() {
         let both = Both::default();
         let throttle = throttle(1000, 1000, &both);
-        let lane = throttle.down.as_ref().unwrap();
-        assert!(matches!(throttle.body(Body::Full(Bytes::from_static(b"abc")), lane), Body::Full(_)));
-        throttle.body(Body::Full(Bytes::from(vec![0; 1000])), lane);
+        let lane = &throttle.down[0];
+        assert!(matches!(
+            throttle.body(Body::Full(Bytes::from_static(b"abc")), &throttle.down),
+            Body::Full(_)
+        ));
+        throttle.body(Body::Full(Bytes::from(vec![0; 1000])), &throttle.down);
         let now = throttle.world.clock.moment(throttle.world.clock.now());
         assert!(both.down.wait(lane.policy, now) > Duration::ZERO);
         assert_eq!(both.up.wait(lane.policy, now), Duration::ZERO);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn of_two_limits_both_hold_and_each_counts_a_byte_once() {
+        let (own, route) = (Both::default(), Both::default());
+        let mut both = throttle(1000, 1000, &own);
+        both.join(throttle(2000, 4000, &route));
+        assert!(matches!(both.body(Body::Full(Bytes::from(vec![0; 1001])), &both.down), Body::Stream(_)));
+        both.body(Body::Full(Bytes::from(vec![0; 1000])), &both.down);
+        let now = both.world.clock.moment(both.world.clock.now());
+        let waits = |pace: &Pace, rate, burst| pace.wait(Policy { rate, burst }, now) > Duration::ZERO;
+        assert!(waits(&own.down, 1000, 0) && !waits(&own.down, 1000, 1000));
+        assert!(waits(&route.down, 2000, 0) && !waits(&route.down, 2000, 1000));
     }
 
     #[test]

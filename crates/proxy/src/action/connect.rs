@@ -9,7 +9,7 @@ use sluice_http::RequestHead;
 use sluice_traffic::retry::{self, Idempotent, Sent};
 use sluice_traffic::selection::Tried;
 
-use super::fallback::{Fallback, Then};
+use super::fallback::Then;
 use super::forward::{Forward, class};
 use super::guard;
 use crate::exchange::Exchange;
@@ -32,12 +32,12 @@ impl Forward {
         exchange: &mut Exchange,
         head: &RequestHead,
     ) -> Result<Box<Connection>, Failure> {
+        let places = exchange.held.count();
         let connected = self.connect_guarded(scene, exchange, head).await;
-        match self.fallback.as_deref() {
-            Some(Fallback { then: Then::Upstream(upstream), .. }) if let Err(failure) = &connected => {
-                if !self.fallback.as_ref().is_some_and(|fallback| fallback.concerns(Err(*failure))) {
-                    return connected;
-                }
+        let (Some(fallback), Err(failure)) = (self.fallback.as_deref(), &connected) else { return connected };
+        match &fallback.then {
+            Then::Upstream(upstream) if fallback.stands_in(Err(*failure), true) => {
+                exchange.held.leave(places);
                 scene.upstreams[self.upstream].cells.fallbacks.add(1);
                 Box::pin(self.connect_to(*upstream, scene, exchange, head)).await
             }

@@ -24,7 +24,8 @@ pub struct Config {
     /// Gives this answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub respond: Option<respond::Config>,
-    /// Sends the request to this upstream, when none of its body has been taken.
+    /// Sends the request to this upstream, when none of its body has been taken. Not on exchange-timeout: no
+    /// time is left then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
 }
@@ -69,6 +70,13 @@ impl Config {
         let then = match (&self.respond, &self.upstream) {
             (Some(respond), None) => Respond::build(respond, &at.key("respond"), problems).map(Then::Respond),
             (None, Some(name)) => {
+                let timeout = self.on.iter().flatten().position(|code| *code == LATE.code());
+                if let Some(index) = timeout {
+                    let message = "the time of the request is over then, also for another upstream";
+                    problems
+                        .add(&at.key("on").index(index), message)
+                        .hint("upstream-timeout is that of one upstream");
+                }
                 let position = super::forward::position(name, upstreams, &at.key("upstream"), problems);
                 if position.is_some() && position == first {
                     problems.add(&at.key("upstream"), "that is the upstream that has failed");
@@ -88,14 +96,26 @@ impl Config {
 }
 
 impl Fallback {
+    /// Whether it happens instead of what came. `whole`: nothing of the request's body is gone.
+    pub(super) fn stands_in(&self, came: Result<u16, Failure>, whole: bool) -> bool {
+        let can = match self.then {
+            Then::Respond(_) => true,
+            Then::Upstream(_) => whole && came != Err(LATE),
+        };
+        can && self.concerns(came)
+    }
+
     /// Whether it is for what came: the status of an answer, or a failure.
-    pub(super) fn concerns(&self, came: Result<u16, Failure>) -> bool {
+    fn concerns(&self, came: Result<u16, Failure>) -> bool {
         match came {
             Ok(status) => self.statuses.contains(&status),
             Err(failure) => self.on.contains(&failure),
         }
     }
 }
+
+/// The request has taken all the time it had.
+const LATE: Failure = Failure::ExchangeTimeout;
 
 fn is_usual(failure: Failure) -> bool {
     let ours = [Failure::BreakerOpen, Failure::NoEndpoint, Failure::Overloaded, Failure::ExchangeTimeout];
@@ -150,6 +170,10 @@ mod tests {
         assert!(chosen.concerns(Ok(503)) && chosen.concerns(Err(Failure::BreakerOpen)));
         assert!(!chosen.concerns(Ok(500)) && !chosen.concerns(Err(Failure::ConnectFailed)));
         assert!(matches!(chosen.then, Then::Upstream(1)));
+        assert!(chosen.stands_in(Ok(503), true) && !chosen.stands_in(Ok(503), false));
+        assert!(usual.stands_in(Err(Failure::ExchangeTimeout), false));
+        let other = check("upstream = 'spare'").unwrap();
+        assert!(!other.stands_in(Err(Failure::ExchangeTimeout), true), "no time is left");
     }
 
     #[test]
@@ -160,6 +184,7 @@ mod tests {
             ("upstream = 'app'", "upstream"),
             ("upstream = 'spar'", "upstream"),
             ("respond = { status = 99 }", "respond.status"),
+            ("on = ['exchange-timeout']\nupstream = 'spare'", "on[0]"),
             ("on = ['breaker-opn']\nrespond = {}", "on[0]"),
             ("statuses = [200]\nrespond = {}", "statuses[0]"),
         ] {

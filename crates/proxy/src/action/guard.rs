@@ -44,7 +44,7 @@ impl Forward {
         exchange: &mut Exchange,
         request: &mut Request,
     ) -> Result<Acted, Failure> {
-        let had_body = !request.body.is_empty();
+        let (had_body, places) = (!request.body.is_empty(), exchange.held.count());
         let acted = match &self.circuit {
             None => self.through(self.upstream, scene, exchange, request).await,
             Some(circuit) => match pass(circuit, scene.world) {
@@ -56,32 +56,30 @@ impl Forward {
                 Err(failure) => Err(failure),
             },
         };
-        match self.fallback.as_deref().filter(|fallback| fallback.concerns(came(&acted))) {
-            None => acted,
-            Some(fallback) => {
-                let whole = is_whole(request, had_body);
-                self.fall_back((fallback, acted, whole), scene, exchange, request).await
+        let came = came(&acted);
+        match self.fallback.as_deref() {
+            Some(fallback) if fallback.stands_in(came, is_whole(request, had_body)) => {
+                // What failed is over: it holds no place beside what stands in.
+                drop(acted);
+                exchange.held.leave(places);
+                self.fall_back(fallback, scene, exchange, request).await
             }
+            _ => acted,
         }
     }
 
     /// What happens instead of what came.
     async fn fall_back(
         &self,
-        (fallback, acted, whole): (&Fallback, Result<Acted, Failure>, bool),
+        fallback: &Fallback,
         scene: &Scene<'_>,
         exchange: &mut Exchange,
         request: &mut Request,
     ) -> Result<Acted, Failure> {
+        scene.upstreams[self.upstream].cells.fallbacks.add(1);
         match &fallback.then {
-            Then::Upstream(_) if !whole => acted,
-            Then::Upstream(upstream) => {
-                scene.upstreams[self.upstream].cells.fallbacks.add(1);
-                drop(acted);
-                self.through(*upstream, scene, exchange, request).await
-            }
+            Then::Upstream(upstream) => self.through(*upstream, scene, exchange, request).await,
             Then::Respond(respond) => {
-                scene.upstreams[self.upstream].cells.fallbacks.add(1);
                 exchange.outcome = Outcome::Answered;
                 Ok(Acted::Response(respond.answer(exchange, &request.head)))
             }

@@ -97,18 +97,22 @@ impl Filter for Bandwidth {
             None => Throttle::new(&Both::default(), rates, scene.world),
         };
         // What is here already has cost its time; and it can be sent again on a retry.
-        if let (Some(lane), Body::Stream(_)) = (&throttle.up, &request.body) {
-            request.body = throttle.body(std::mem::take(&mut request.body), lane);
+        if let Body::Stream(_) = &request.body {
+            request.body = throttle.body(std::mem::take(&mut request.body), &throttle.up);
         }
-        exchange.throttle = Some(Box::new(throttle));
+        match &mut exchange.throttle {
+            // A filter before this one slows it too.
+            Some(before) => before.join(throttle),
+            none => *none = Some(Box::new(throttle)),
+        }
         Ok(Flow::Continue)
     }
 
     async fn on_response(&self, exchange: &mut Exchange, response: &mut Response) -> Result<(), Failure> {
-        if let Some(throttle) = &exchange.throttle
-            && let Some(lane) = &throttle.down
-        {
-            response.body = throttle.body(std::mem::take(&mut response.body), lane);
+        if let Some(throttle) = &mut exchange.throttle {
+            // Taken: the first filter that sees the answer slows it for all of them.
+            let lanes = std::mem::take(&mut throttle.down);
+            response.body = throttle.body(std::mem::take(&mut response.body), &lanes);
         }
         Ok(())
     }
@@ -153,6 +157,26 @@ mod tests {
         let up = build("up = '1MiB/s'", &shared).unwrap();
         assert!(!slowed(&up, 1 << 20).await);
         assert!(build("", &shared).is_none());
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn of_two_filters_both_hold_an_answer_up_once() {
+        let shared = Shared::new(b"");
+        let own = build("down = '1MiB/s'\nburst = '1KiB'", &shared).unwrap();
+        let route = build("down = '1MiB/s'\nburst = '100KiB'\nper = 'route'", &shared).unwrap();
+        let (stage, mut exchange) = (fixture::stage(), fixture::exchange("/"));
+        let mut request = fixture::request("GET", "/");
+        for filter in [&own, &route] {
+            filter.on_request(&stage.scene(), &mut exchange, &mut request).await.unwrap();
+        }
+        assert_eq!(exchange.throttle.as_ref().unwrap().down.len(), 2);
+        let mut response = fixture::response(200);
+        response.body = Body::Full(Bytes::from(vec![0; 2048]));
+        for filter in [&route, &own] {
+            filter.on_response(&mut exchange, &mut response).await.unwrap();
+        }
+        assert!(matches!(response.body, Body::Stream(_)), "that of the exchange holds it up");
+        assert!(exchange.throttle.unwrap().down.is_empty(), "the second one did not wrap it again");
     }
 
     #[test]

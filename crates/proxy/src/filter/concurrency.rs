@@ -37,7 +37,8 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adaptive: Option<Adaptive>,
     /// Who is counted together: "route" (all), "client" (each address; IPv6 by its /64), "consumer" (each
-    /// consumer or user; without one each address), or each value of an expression. Default "route".
+    /// consumer or user; without one each address), or each value of an expression; a request
+    /// without such a value counts by its address. Default "route".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per: Option<String>,
     /// Filters with the same name have one limit together, whatever their routes are. Default: the route's
@@ -241,17 +242,17 @@ impl Concurrency {
             }
             Kind::Each(keyed) => keyed,
         };
-        let client = || origin_of(exchange.client.address);
+        // The kind of a key is part of it: no user can have the name of a consumer or the bytes of an address.
+        let of = |kind: u8, key: &[u8]| keyed.gate(&[&[kind], key].concat(), self.limit);
+        let client = || of(b'a', &origin_of(exchange.client.address));
         let gate = match &self.per {
-            Per::Consumer if let Some(consumer) = &exchange.consumer => {
-                keyed.gate(consumer.name.as_bytes(), self.limit)
-            }
-            Per::Consumer if let Some(user) = &exchange.user => keyed.gate(user.as_bytes(), self.limit),
-            Per::Route | Per::Client | Per::Consumer => keyed.gate(&client(), self.limit),
-            Per::Value(expression) => {
-                let value = expression.text(&exchange.facts(&request.head));
-                keyed.gate(value.as_deref().unwrap_or_default().as_bytes(), self.limit)
-            }
+            Per::Consumer if let Some(consumer) = &exchange.consumer => of(b'c', consumer.name.as_bytes()),
+            Per::Consumer if let Some(user) = &exchange.user => of(b'u', user.as_bytes()),
+            Per::Route | Per::Client | Per::Consumer => client(),
+            Per::Value(expression) => match expression.text(&exchange.facts(&request.head)) {
+                Some(value) => of(b'v', value.as_bytes()),
+                None => client(),
+            },
         };
         if gate.limit() != self.limit {
             gate.set_limit(self.limit);
@@ -342,6 +343,28 @@ mod tests {
         let filter = build("limit = 1\nper = 'request.path'", &Shared::new(b"")).unwrap();
         let _held = [enter(&filter, "::1", "/a").await.unwrap(), enter(&filter, "::1", "/b").await.unwrap()];
         assert!(enter(&filter, "::1", "/a").await.is_err());
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn who_has_no_such_value_counts_by_the_address_and_a_user_is_no_consumer() {
+        let filter = build("limit = 1\nper = \"request.headers['x-tenant']\"", &Shared::new(b"")).unwrap();
+        let _held = [
+            enter(&filter, "192.0.2.1", "/").await.unwrap(),
+            enter(&filter, "192.0.2.2", "/").await.unwrap(),
+        ];
+        assert!(enter(&filter, "192.0.2.2", "/").await.is_err());
+        let filter = build("limit = 1\nper = 'consumer'", &Shared::new(b"")).unwrap();
+        let known = fixture::consumers("anna = {}");
+        let (stage, mut held) = (fixture::stage(), Vec::new());
+        for is_consumer in [true, false] {
+            let (mut exchange, mut request) = (fixture::exchange("/"), fixture::request("GET", "/"));
+            exchange.user = Some("anna".into());
+            exchange.consumer = known.named("anna").filter(|_| is_consumer).cloned();
+            assert_eq!(exchange.consumer.is_some(), is_consumer);
+            let flow = filter.on_request(&stage.scene(), &mut exchange, &mut request).await;
+            assert!(flow.is_ok(), "{is_consumer}");
+            held.push(exchange);
+        }
     }
 
     #[tokio::test(flavor = "local")]

@@ -303,7 +303,36 @@ pub fn build_all(configs: &[Config], at: &At, problems: &mut Problems) -> Option
     // All are built before the first `None` counts: every problem is shown at once.
     let built: Vec<Option<Built>> =
         configs.iter().enumerate().map(|(index, config)| config.build(&at.index(index), problems)).collect();
+    let found = problems.iter().count();
+    check_order(configs, at, problems);
+    if problems.iter().count() > found {
+        return None;
+    }
     built.into_iter().collect()
+}
+
+/// What counts by the consumer stands behind what finds out who that is: before it, everybody would be counted
+/// by the address.
+fn check_order(configs: &[Config], at: &At, problems: &mut Problems) {
+    let tells = |config: &Config| {
+        matches!(config, Config::BasicAuth(_) | Config::Jwt(_) | Config::ApiKey(_) | Config::Hmac(_))
+    };
+    let Some(first) = configs.iter().position(tells) else { return };
+    for (index, config) in configs.iter().enumerate().take(first) {
+        let per = match config {
+            Config::Concurrency(concurrency::Config { per, .. }) => per.as_deref(),
+            Config::RateLimit(rate_limit::Config { per, .. }) | Config::Quota(quota::Config { per, .. }) => {
+                Some(&**per)
+            }
+            _ => None,
+        };
+        if per == Some("consumer") {
+            let message = format!("who is asking is not known before {}", configs[first].name());
+            problems
+                .add(&at.index(index).key(config.name()), message)
+                .hint("write it behind that, or count by something else: per = \"client\"");
+        }
+    }
 }
 
 /// How far the request phase came.
@@ -390,6 +419,31 @@ mod tests {
              ]",
         );
         assert_eq!(built.iter().map(Built::name).collect::<Vec<_>>(), NAMES);
+    }
+
+    #[test]
+    fn what_counts_by_the_consumer_stands_behind_what_knows_it() {
+        let places = |filters: &str| {
+            #[derive(Deserialize)]
+            struct Holder {
+                filters: Vec<Config>,
+            }
+            let holder: Holder = toml_edit::de::from_str(&format!("filters = [{filters}]")).unwrap();
+            let mut problems = Problems::new();
+            let built = build_all(&holder.filters, &At::root(), &mut problems);
+            assert_eq!(built.is_some(), problems.is_empty());
+            problems.iter().map(|problem| problem.at.to_string()).collect::<Vec<_>>()
+        };
+        let quota = "{ quota = { limit = 1, period = 'day' } }";
+        let limit = "{ concurrency = { limit = 1, per = 'consumer' } }";
+        assert_eq!(
+            places(&format!("{quota}, {limit}, {{ api_key = {{}} }}")),
+            ["[0].quota", "[1].concurrency"]
+        );
+        for right in [format!("{{ api_key = {{}} }}, {quota}, {{ hmac = {{}} }}"), quota.to_owned()] {
+            assert!(places(&right).is_empty(), "{right}");
+        }
+        assert!(places("{ rate_limit = { rate = '1/s' } }, { api_key = {} }").is_empty());
     }
 
     #[test]

@@ -320,6 +320,18 @@ impl Held {
         self.0.get_or_insert_default().push(Place { permit, entered });
     }
 
+    /// How many places there are.
+    pub fn count(&self) -> usize {
+        self.0.as_deref().map_or(0, Vec::len)
+    }
+
+    /// Gives back those that were kept since there were so many.
+    pub fn leave(&mut self, count: usize) {
+        if let Some(held) = self.0.as_deref_mut() {
+            held.truncate(count);
+        }
+    }
+
     /// Tells the gates how long their exchange took to be answered, since it began; none: it was dropped.
     pub fn learn(&self, answered: Option<Duration>) {
         for Place { permit, entered: (after, at) } in self.0.iter().flat_map(|held| held.iter()) {

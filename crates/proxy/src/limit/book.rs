@@ -66,7 +66,27 @@ pub struct Book {
 
 enum Pages {
     File(File),
-    Memory(HashMap<u64, Record>),
+    Memory(Memory),
+}
+
+/// What is forgotten with the process.
+#[derive(Default)]
+struct Memory {
+    known: HashMap<u64, Record>,
+    /// When those whose period has ended were last looked for, in seconds since 1970.
+    swept: u64,
+}
+
+impl Memory {
+    /// Whether one more key has room beside `most`. When it is full, all are looked over once a second and not
+    /// for each new key: whoever brings many would stop everybody else.
+    fn has_room(&mut self, most: usize, now: u64) -> bool {
+        if self.known.len() >= most && self.swept != now {
+            self.swept = now;
+            self.known.retain(|_, record| record.end > now);
+        }
+        self.known.len() < most
+    }
 }
 
 impl fmt::Debug for Book {
@@ -110,7 +130,7 @@ impl Book {
     pub fn in_memory() -> Book {
         Book {
             secret: [0; 16].map(|_: u8| fastrand::u8(..)),
-            pages: Mutex::new(Pages::Memory(HashMap::new())),
+            pages: Mutex::new(Pages::Memory(Memory::default())),
         }
     }
 
@@ -131,14 +151,11 @@ impl Book {
     pub fn take(&self, key: u64, limit: u64, (now, end): (u64, u64)) -> io::Result<Left> {
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *pages {
-            Pages::Memory(known) => {
-                if known.len() as u64 >= SETS * WAYS as u64 && !known.contains_key(&key) {
-                    known.retain(|_, record| record.end > now);
-                    if known.len() as u64 >= SETS * WAYS as u64 {
-                        return Err(full());
-                    }
+            Pages::Memory(memory) => {
+                if !memory.known.contains_key(&key) && !memory.has_room(SETS as usize * WAYS, now) {
+                    return Err(full());
                 }
-                let record = known.entry(key).or_insert(Record { key, count: 0, end });
+                let record = memory.known.entry(key).or_insert(Record { key, count: 0, end });
                 let (left, taken) = record.take(limit, (now, end));
                 *record = taken.unwrap_or(*record);
                 Ok(left)
@@ -346,6 +363,22 @@ mod tests {
         (0..all).for_each(|number| assert_eq!(remaining(&book, key(number), (5, 10)), Some(1), "{number}"));
         assert_eq!(remaining(&book, key(all), (10, 20)), Some(2));
         assert_eq!(remaining(&book, key(all), (10, 20)), Some(1));
+    }
+
+    #[test]
+    fn a_full_memory_is_looked_over_once_a_second_and_makes_room_then() {
+        let mut memory = Memory::default();
+        let fill = |memory: &mut Memory, end| {
+            for key in 0..4 {
+                memory.known.insert(key, Record { key, count: 1, end });
+            }
+        };
+        fill(&mut memory, 6);
+        assert!(memory.has_room(5, 5));
+        assert_eq!([memory.has_room(4, 5), memory.has_room(4, 6)], [false, true]);
+        fill(&mut memory, 6);
+        // Their period has ended, which nobody has looked for again within the second.
+        assert_eq!([memory.has_room(4, 6), memory.has_room(4, 7)], [false, true]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Rate limits: how fast requests may come.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sluice_http::RequestHead;
+use sluice_traffic::Moment;
 use sluice_traffic::limit::Decision;
 use sluice_traffic::limit::bucket::Bucket;
 use sluice_traffic::limit::fixed::Fixed;
@@ -116,13 +117,18 @@ impl RateLimit {
     /// Counts in this process.
     fn count_here(&self, subject: &Subject, world: &World) -> Decision {
         let at = world.clock.now();
-        let (limits, now) = (&self.limits, world.clock.moment(at));
+        self.decide(subject, world.clock.moment(at), world.unix(at))
+    }
+
+    /// Decides at a moment, which is so long after 1970.
+    fn decide(&self, subject: &Subject, now: Moment, unix: Duration) -> Decision {
+        let limits = &self.limits;
         match &self.algorithm {
             Algorithm::Bucket(bucket) => {
                 limits.small.with(subject.local, now, |entry| bucket.decide(entry, now))
             }
             Algorithm::Fixed(fixed, period) => {
-                let end = now.after(left(*period, world, at));
+                let end = now.after(left(*period, unix));
                 limits.small.with(subject.local, now, |entry| fixed.decide(entry, now, end))
             }
             Algorithm::Sliding(sliding) => {
@@ -155,8 +161,82 @@ impl RateLimit {
 }
 
 /// What is left of the wall clock's present period.
-fn left(period: Duration, world: &World, at: Instant) -> Duration {
+fn left(period: Duration, unix: Duration) -> Duration {
     let period = period.as_nanos().max(1);
-    let left = period - world.unix(at).as_nanos() % period;
+    let left = period - unix.as_nanos() % period;
     Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use sluice_traffic::limit::Permit;
+    use sluice_traffic::limit::bucket::Queue;
+
+    use super::super::record::{Force, Kind, Show};
+    use super::*;
+
+    const RATE: u64 = 50_000;
+    const SECOND: Duration = Duration::from_secs(1);
+    /// How long the limiter is asked, in nanoseconds of its clock.
+    const LENGTH: u64 = 2_000_000_000;
+
+    /// How many of the requests that some threads send, one each `gap` nanoseconds together, go on within
+    /// [`LENGTH`]. The clock is that of their number: a thread that is held up comes late with its time.
+    fn passed(algorithm: Algorithm, gap: u64, threads: usize) -> u64 {
+        let (limits, name) = (Arc::new(Limits::new()), "x".into());
+        let (force, show, kind) = (Force::Enforced, Show::Never, Kind::RateLimit);
+        let manner = Manner { kind, name, force, show, limit: RATE, window: SECOND };
+        let limiter = RateLimit::new((algorithm, manner), "x", &limits, None);
+        let (subject, clock) = (limiter.subject(Key::value(b"a")), AtomicU64::new(0));
+        let ask = || {
+            let mut passed = 0;
+            loop {
+                let now = clock.fetch_add(gap, Ordering::Relaxed);
+                if now >= LENGTH {
+                    return passed;
+                }
+                let wait = match limiter.decide(&subject, Moment(now), Duration::from_nanos(now)).permit {
+                    Permit::Now => 0,
+                    Permit::After(wait) => wait.as_nanos() as u64,
+                    Permit::Refused(_) => continue,
+                };
+                passed += u64::from(now + wait < LENGTH);
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(ask)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        })
+    }
+
+    #[test]
+    fn a_limit_of_50_000_a_second_holds_within_a_hundredth() {
+        let seconds = LENGTH / 1_000_000_000;
+        let (all, hundredth) = (RATE * seconds, RATE * seconds / 100);
+        let bucket = |burst| Bucket::new(RATE, SECOND, burst);
+        let queue = Queue { places: 100, wait: SECOND };
+        for (name, algorithm, least) in [
+            ("token bucket", Algorithm::Bucket(bucket(500)), all - hundredth),
+            ("leaky bucket", Algorithm::Bucket(bucket(1).with_queue(queue)), all - hundredth),
+            ("fixed window", Algorithm::Fixed(Fixed { limit: RATE }, SECOND), all - hundredth),
+            // Never more than its limit in any second: who asks for more gets nine tenths.
+            (
+                "sliding window",
+                Algorithm::Sliding(Sliding::new(RATE as u32, SECOND)),
+                all * 9 / 10 - hundredth,
+            ),
+        ] {
+            // Twice as many as may.
+            let passed_of_too_many = passed(algorithm, 1_000_000_000 / RATE / 2, 2);
+            let bounds = least..=all + hundredth;
+            assert!(bounds.contains(&passed_of_too_many), "{name}: {passed_of_too_many} not in {bounds:?}");
+        }
+        // Who stays a hundredth below it, without a burst, is never refused.
+        let (gap, burst) = (1_000_000_000 / RATE * 101 / 100, 500);
+        for algorithm in [Algorithm::Bucket(bucket(burst)), Algorithm::Fixed(Fixed { limit: RATE }, SECOND)] {
+            assert_eq!(passed(algorithm, gap, 1), LENGTH.div_ceil(gap), "{algorithm:?}");
+        }
+    }
 }

@@ -299,18 +299,22 @@ static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
         redis.call('SET', key, string.format('%.3f', arrival), 'PX', math.ceil((arrival - now) / 1000))
         local left = math.max(0, math.floor((b + a - (arrival - now)) / a + 0.000001))
         return {granted, math.max(0, math.ceil(early)), math.ceil(arrival - now), left}";
-    // a: limit, b: the period, or 0 when c is what is left of it. The key goes with the period.
+    // a: limit, b: the period, whose key goes with it; or 0 when c is what is left of a period by the gateway's
+    // clock: its key is that of this period alone, and is kept for an hour longer, or a gateway whose clock is
+    // behind the others' would begin the period's last seconds anew.
     const FIXED: &str = "local count = tonumber(redis.call('GET', key) or 0)
-        local left = redis.call('PTTL', key) * 1000
-        local is_new = left < 0
-        if is_new then
-            left = c
-            if b > 0 then left = b - (now + 1700000000000000) % b end
+        local left, keep = c, c + 3600000000
+        if b > 0 then
+            left, keep = redis.call('PTTL', key) * 1000, nil
+            if left < 0 then
+                left = b - (now + 1700000000000000) % b
+                keep = left
+            end
         end
         if count >= a then return {0, left, left, 0} end
         local granted = math.min(wanted, a - count)
         redis.call('INCRBY', key, granted)
-        if is_new then redis.call('PEXPIRE', key, math.ceil(left / 1000)) end
+        if keep then redis.call('PEXPIRE', key, math.ceil(keep / 1000)) end
         return {granted, 0, left, a - count - granted}";
     // a: limit, b: step, c: steps that are counted. A hash of step to count.
     const SLIDING: &str = "local step = math.floor(now / b)

@@ -74,7 +74,21 @@ impl FromStr for Server {
             ConnectionAddr::Unix(path) => Place::Unix(path.clone()),
             _ => return Err(form()),
         };
+        if rest.contains('#') {
+            return Err("nothing follows a `#` in it: in a password that is \"%23\"".to_owned());
+        }
         let query = rest.split_once('?').map_or("", |(_, query)| query);
+        let known: &[&str] = match scheme {
+            "unix" => &["timeout", "db", "user", "pass", "protocol"],
+            _ => &["timeout", "ca", "protocol"],
+        };
+        let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+        // Without its value, which may be a password.
+        if let Some(name) =
+            query.split('&').map(name).find(|name| !known.contains(&name.as_str()) && !query.is_empty())
+        {
+            return Err(format!("it takes no parameter `{name}`; there are {}", known.join(", ")));
+        }
         let timeout = match parameter(query, "timeout") {
             None => TIMEOUT,
             Some(text) => text.parse::<Period>()?.0,
@@ -160,6 +174,9 @@ mod tests {
             "redis://:secret@h?timeout=0s",
             "redis://:secret@h?timeout=x",
             "redis://:secret@h?ca=/a",
+            "redis://:secret@h?timout=5ms",
+            "redis://:secret@h?db=1",
+            "rediss://:secret@h#insecure",
         ] {
             let mut problems = Problems::new();
             assert!(Server::check(text, &At::root(), &mut problems).is_none(), "{text}");

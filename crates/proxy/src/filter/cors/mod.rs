@@ -270,6 +270,15 @@ fn check_credentials(config: &Config, origins: &Origins, at: &At, problems: &mut
         let message = "every page can make itself the origin \"null\": it may not carry credentials";
         problems.add(&at.key("origins"), message).hint("leave out \"null\", or `credentials`");
     }
+    // "null", and one that nobody can have meant.
+    let anybody = |origin: &&str| !origins.every() && !origins.null() && origins.matched_by_regex(origin);
+    if ["null", "https://nobody-has-this-name.invalid"].iter().any(anybody) {
+        let message = "a regex here takes every page, or \"null\", which every page can make itself: it may not \
+                       carry credentials";
+        problems
+            .add(&at.key("origins_regex"), message)
+            .hint("write more of the origin, \"https://[a-z]+\\.shop\\.example\"");
+    }
     if config.expose.iter().any(|name| name == "*") {
         let message = "browsers take \"*\" for a name here when there are credentials";
         problems.add(&at.key("expose"), message).hint("name the fields");

@@ -90,7 +90,12 @@ impl Origins {
         self.every
             || self.exact.contains(origin)
             || self.patterns.iter().any(|pattern| pattern.matches(origin))
-            || self.regexes.iter().any(|regex| regex.is_match(origin))
+            || self.matched_by_regex(origin)
+    }
+
+    /// Whether a regex means this origin.
+    pub(super) fn matched_by_regex(&self, origin: &str) -> bool {
+        self.regexes.iter().any(|regex| regex.is_match(origin))
     }
 }
 

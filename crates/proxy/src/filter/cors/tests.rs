@@ -163,6 +163,9 @@ fn what_cannot_work_or_gives_accounts_away_is_a_problem() {
         ("origins = ['*']\ncredentials = true", "credentials"),
         ("origins = ['null', 'https://a']\ncredentials = true", "origins"),
         ("origins = ['https://a']\ncredentials = true\nexpose = ['*']", "expose"),
+        ("origins_regex = ['.*']\ncredentials = true", "origins_regex"),
+        ("origins_regex = ['https?://.+']\ncredentials = true", "origins_regex"),
+        ("origins_regex = ['null|https://a']\ncredentials = true", "origins_regex"),
         ("origins = ['https://a/']", "origins[0]"),
         ("origins_regex = ['(']", "origins_regex[0]"),
         ("origins = ['*']\nmethods = ['GET', 'put']", "methods[1]"),
@@ -175,5 +178,6 @@ fn what_cannot_work_or_gives_accounts_away_is_a_problem() {
             "{toml}: {problems:?}"
         );
     }
-    assert!(build("origins = ['null']").is_ok());
+    assert!(build("origins = ['null']").is_ok() && build("origins_regex = ['.*']").is_ok());
+    assert!(build("origins_regex = ['https://[a-z]+\\.shop\\.example']\ncredentials = true").is_ok());
 }
