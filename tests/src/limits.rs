@@ -112,7 +112,9 @@ async fn a_leaky_bucket_makes_wait_and_then_refuses() {
     assert!(passed >= 4, "{passed}");
     let least = Duration::from_millis(100) * (passed as u32 - 1);
     assert!(started.elapsed() >= least, "{passed} in {:?}", started.elapsed());
-    assert!(gateway.metric("sluice_limit_decisions_total", &["decision=\"delayed\""]).await >= 3.0);
+    gateway
+        .wait_metric("sluice_limit_decisions_total", &["decision=\"delayed\""], |value| value >= 3.0)
+        .await;
 }
 
 #[tokio::test]

@@ -22,8 +22,9 @@ async fn waits_for(gateway: &Gateway, metric: &str, value: f64) {
     eventually(&what, async || (gateway.metric(metric, &[]).await == value).then_some(())).await;
 }
 
-async fn failures(gateway: &Gateway, code: &str) -> f64 {
-    gateway.metric("sluice_failures_total", &[&format!("code=\"{code}\"")]).await
+async fn wait_failures(gateway: &Gateway, code: &str, count: f64) {
+    let labels = [&*format!("code=\"{code}\"")];
+    gateway.wait_metric("sluice_failures_total", &labels, |value| value == count).await;
 }
 
 #[tokio::test]
@@ -50,7 +51,9 @@ async fn who_finds_no_place_waits_in_order_of_priority_or_gets_503() {
     let order: Vec<_> = origin.requests().into_iter().map(|request| request.target).collect();
     assert_eq!(order, ["/first", "/high", "/low"]);
     waits_for(&gateway, "sluice_limit_running", 0.0).await;
-    assert_eq!(gateway.metric("sluice_limit_refused_total", &["limit=\"all per route\""]).await, 1.0);
+    gateway
+        .wait_metric("sluice_limit_refused_total", &["limit=\"all per route\""], |value| value == 1.0)
+        .await;
 }
 
 #[tokio::test]
@@ -142,8 +145,8 @@ async fn a_listener_bears_so_many_requests_and_connections_of_a_client() {
     origin.wait_held(1).await;
     let mut second = asks(&gateway, "/").await;
     assert_eq!(second.answer().await.status, 503);
-    Wire::connect(gateway.address("web")).await.expect_closed().await;
-    assert!(failures(&gateway, "overloaded").await >= 2.0);
+    Wire::refused_by(gateway.address("web")).await;
+    wait_failures(&gateway, "overloaded", 2.0).await;
     let other = IpAddr::from(Ipv4Addr::new(127, 0, 0, 2));
     let mut other = Wire::connect_from(other, gateway.address("web")).await;
     other.send(GET).await;
@@ -165,8 +168,8 @@ async fn who_is_not_on_the_list_of_a_listener_is_not_read_at_all() {
     let listener = "ip_access = { allow = [\"127.0.0.2\"] }";
     let lines = Lines { listener, ..Lines::default() };
     let gateway = lines.start(&[origin.address()]).await;
-    Wire::connect(gateway.address("web")).await.expect_closed().await;
-    assert_eq!(failures(&gateway, "forbidden").await, 1.0);
+    Wire::refused_by(gateway.address("web")).await;
+    wait_failures(&gateway, "forbidden", 1.0).await;
     let allowed = IpAddr::from(Ipv4Addr::new(127, 0, 0, 2));
     let mut wire = Wire::connect_from(allowed, gateway.address("web")).await;
     wire.send(GET).await;
@@ -196,7 +199,7 @@ async fn behind_a_trusted_proxy_the_list_of_a_listener_asks_for_the_client_it_na
     let mut wire = Wire::connect(gateway.address("web")).await;
     wire.send("PROXY TCP4 192.0.2.8 192.0.2.1 1 2\r\n").await;
     wire.expect_closed().await;
-    assert_eq!(failures(&gateway, "forbidden").await, 1.0);
+    wait_failures(&gateway, "forbidden", 1.0).await;
 }
 
 #[tokio::test]
@@ -212,7 +215,7 @@ async fn a_breaker_of_a_route_opens_and_a_fixed_answer_stands_in() {
     let answer = http::get(address, "/").await;
     assert_eq!((answer.status, answer.text().as_str()), (503, "back soon"));
     assert_eq!(origin.count(), 2);
-    assert_eq!(gateway.metric("sluice_upstream_fallbacks_total", &["upstream=\"app\""]).await, 1.0);
+    gateway.wait_metric("sluice_upstream_fallbacks_total", &["upstream=\"app\""], |value| value == 1.0).await;
     let status = http::get(gateway.admin(), "/v1/status").await.json();
     assert_eq!(status["breakers"][0]["of"], "route");
     assert_eq!(status["breakers"][0]["name"], "all");
@@ -334,5 +337,5 @@ async fn a_tcp_tunnel_has_its_pace_and_its_limits() {
     .await;
     // A second connection finds no place, and is reset.
     turned_away(&gateway).await;
-    assert_eq!(failures(&gateway, "overloaded").await, 1.0);
+    wait_failures(&gateway, "overloaded", 1.0).await;
 }

@@ -466,7 +466,7 @@ async fn a_route_lets_in_by_address_and_others_are_reset() {
     };
     let gateway = Gateway::start(&only("127.0.0.2")).await;
     turned_away(&gateway).await;
-    assert_eq!(failures(&gateway, "forbidden").await, 1.0);
+    wait_failure(&gateway, "forbidden").await;
     let mut allowed = Wire::connect_from([127, 0, 0, 2].into(), gateway.address("db")).await;
     let mut endpoint = origin.accept().await;
     // Who is inside stays when the list changes.

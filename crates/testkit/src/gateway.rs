@@ -14,7 +14,7 @@ use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::deadline::within;
+use crate::deadline::{eventually, within};
 use crate::http;
 use crate::program::{Program, sluice};
 use crate::scratch::Scratch;
@@ -191,6 +191,12 @@ impl Gateway {
             .filter(|(sample, _)| labels.iter().all(|label| sample.contains(label)))
             .map(|(_, value)| value)
             .sum()
+    }
+
+    /// Waits until that sum fits: what an exchange is counted by comes a little after its answer.
+    pub async fn wait_metric(&self, name: &str, labels: &[&str], fits: impl Fn(f64) -> bool) {
+        let what = format!("{name} {labels:?}");
+        eventually(&what, async || fits(self.metric(name, labels).await).then_some(())).await;
     }
 }
 

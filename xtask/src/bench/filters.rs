@@ -54,6 +54,37 @@ const ROWS: &[Row] = &[
         filters: "{ basic_auth = { users = { anna = '$2b$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e' } } }",
         field: Some("Authorization: Basic YW5uYTpjb3JyZWN0IGhvcnNl"),
     },
+    Row {
+        name: "jwt-es256",
+        filters: concat!(
+            "{ jwt = { issuer = 'https://id.example', audience = 'shop', algorithms = ['ES256'], keys = \"",
+            "-----BEGIN PUBLIC KEY-----\\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEAqEU3Hf6PEaftv0OdoFwqbT7AW+8\\n",
+            "Cw+SViYv0N0mieQpFy0g1SQMayI6eMP/13nlHf0VyAcn7nvtk0/gnJwzmw==\\n-----END PUBLIC KEY-----",
+            "\" } }"
+        ),
+        // It ends in the year 2100; its key is nobody's.
+        field: Some(concat!(
+            "Authorization: Bearer eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.",
+            "eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUiLCJzdWIiOiJhbm5hIiwiYXVkIjoic2hvcCIsImV4cCI6",
+            "NDEwMjQ0NDgwMCwic2NvcGUiOiJyZWFkIHdyaXRlIn0.",
+            "HQgLyfsKytlLFzndgLA9pFlcC9fW1a1vI32Xz-kTkvsyiKFZKDbFprmBzhPopX8N4tbFZXz3S3fI5TdFRp1pTw"
+        )),
+    },
+    Row {
+        name: "cors",
+        filters: "{ cors = { origins = ['https://a.example'] } }",
+        field: Some("Origin: https://a.example"),
+    },
+    Row { name: "security_headers", filters: "{ security_headers = {} }", field: None },
+    Row { name: "concurrency", filters: "{ concurrency = { limit = 10000 } }", field: None },
+    Row { name: "bandwidth", filters: "{ bandwidth = { down = '100GB/s' } }", field: None },
+    Row { name: "body_limit", filters: "{ body_limit = { limit = '1MiB' } }", field: None },
+    Row {
+        name: "headers",
+        filters: "{ headers = { request = { set = { x-a = '1' } }, response = { set = { x-b = '2' } } } }",
+        field: None,
+    },
+    Row { name: "rewrite", filters: "{ rewrite = { path = '/b' } }", field: None },
 ];
 
 /// What filters need besides.
