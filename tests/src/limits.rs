@@ -139,7 +139,7 @@ async fn connections_are_limited_too() {
     for _ in 0..2 {
         assert_eq!(http::get(address, "/").await.status, 200);
     }
-    Wire::connect(address).await.expect_closed().await;
+    Wire::refused_by(address).await;
     assert_eq!(origin.count(), 2);
     eventually("the refusal is counted", async || {
         let labels = ["decision=\"refused\"", "route=\"db\""];

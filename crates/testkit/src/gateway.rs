@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Child;
@@ -38,6 +39,9 @@ pub enum Signal {
     /// End now, as a crash would.
     Kill,
 }
+
+/// A counter that has not moved for so long has been counted.
+const STILL: Duration = Duration::from_millis(30);
 
 /// The answer to a reload.
 #[derive(Clone, Debug)]
@@ -183,8 +187,21 @@ impl Gateway {
     }
 
     /// The sum over the samples of the metric `name` whose labels contain every one of `labels`
-    /// (`code="no-route"`).
+    /// (`code="no-route"`), once it stands still: what an exchange is counted by comes a little after its answer.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let mut before = self.metric_now(name, labels).await;
+        for _ in 0..10 {
+            tokio::time::sleep(STILL).await;
+            let now = self.metric_now(name, labels).await;
+            if now == before {
+                break;
+            }
+            before = now;
+        }
+        before
+    }
+
+    async fn metric_now(&self, name: &str, labels: &[&str]) -> f64 {
         let metrics = self.metrics().await;
         let of_name = metrics.iter().filter(|(sample, _)| sample.split('{').next() == Some(name));
         of_name
@@ -193,10 +210,10 @@ impl Gateway {
             .sum()
     }
 
-    /// Waits until that sum fits: what an exchange is counted by comes a little after its answer.
+    /// Waits until that sum fits.
     pub async fn wait_metric(&self, name: &str, labels: &[&str], fits: impl Fn(f64) -> bool) {
         let what = format!("{name} {labels:?}");
-        eventually(&what, async || fits(self.metric(name, labels).await).then_some(())).await;
+        eventually(&what, async || fits(self.metric_now(name, labels).await).then_some(())).await;
     }
 }
 
