@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_http::{Method, RequestHead, Version};
+use sluice_http::{Method, NameId, RequestHead, Version};
 
 use crate::bandwidth::Throttle;
 use crate::consumer::{Claims, Consumer};
@@ -68,6 +68,16 @@ pub enum Role {
     Gateway,
     /// A forward proxy, which the client knows as one: credentials for it come in Proxy-Authorization.
     Proxy,
+}
+
+impl Role {
+    /// The field that carries credentials for us.
+    pub fn credentials(self) -> NameId {
+        match self {
+            Role::Gateway => NameId::Authorization,
+            Role::Proxy => NameId::ProxyAuthorization,
+        }
+    }
 }
 
 /// How an exchange ended.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use sluice_http::{Fields, ResponseHead};
 
+use crate::driven::driven;
 use crate::event::{Call, StreamId, Unsendable};
 use crate::registration::Version;
 use crate::settings::Settings;
@@ -27,21 +28,6 @@ impl ConnectorEnd {
         match version {
             Version::V1 => ConnectorEnd::V1(Box::new(v1::Connector::new(settings, random))),
             Version::V3 => ConnectorEnd::V3(Box::new(v3::Connector::new(settings, random))),
-        }
-    }
-
-    fn socket(&mut self) -> &mut Socket {
-        match self {
-            ConnectorEnd::V1(end) => end.socket(),
-            ConnectorEnd::V3(end) => end.socket(),
-        }
-    }
-
-    /// The version it speaks.
-    pub fn version(&self) -> Version {
-        match self {
-            ConnectorEnd::V1(_) => Version::V1,
-            ConnectorEnd::V3(_) => Version::V3,
         }
     }
 
@@ -115,69 +101,6 @@ impl ConnectorEnd {
             end.close_if_idle(now);
         }
     }
-
-    /// Whether content of this answer may be sent; if not, [`Call::Resumed`] will come.
-    pub fn may_send(&self, stream: StreamId) -> bool {
-        match self {
-            ConnectorEnd::V1(_) => true,
-            ConnectorEnd::V3(end) => end.may_send(stream),
-        }
-    }
-
-    /// So many bytes of a request's content were passed on.
-    pub fn consumed(&mut self, stream: StreamId, count: usize, now: Duration) {
-        if let ConnectorEnd::V3(end) = self {
-            end.consumed(stream, count, now);
-        }
-    }
-
-    /// What happened next, out of the bytes in `buf`; `None` asks for more.
-    pub fn receive(&mut self, buf: &mut BytesMut, now: Duration) -> Option<Call> {
-        match self {
-            ConnectorEnd::V1(end) => end.receive(buf, now),
-            ConnectorEnd::V3(end) => end.receive(buf, now),
-        }
-    }
-
-    /// The connection has ended or broken.
-    pub fn eof(&mut self, now: Duration) {
-        if let Some(received) = self.socket().eof() {
-            self.take(received, now);
-        }
-    }
-
-    /// Nothing was read because the driver did not want to (back-pressure in 1.0): to be called before `tick`
-    /// then, as that is not the peer's silence.
-    pub fn excuse(&mut self, now: Duration) {
-        self.socket().excuse(now);
-    }
-
-    /// Does what is due.
-    pub fn tick(&mut self, now: Duration) {
-        if let Some(received) = self.socket().tick(now) {
-            self.take(received, now);
-        }
-    }
-
-    fn take(&mut self, received: Received, now: Duration) {
-        match self {
-            ConnectorEnd::V1(end) => end.take(received, now),
-            ConnectorEnd::V3(end) => end.take(received, now),
-        }
-    }
-
-    /// When `tick` is due.
-    pub fn deadline(&mut self) -> Option<Duration> {
-        self.socket().deadline()
-    }
-
-    /// What waits to be written.
-    pub fn output(&mut self) -> &mut Output {
-        self.socket().output()
-    }
-
-    /// Whether nothing more will be read.
-    pub fn is_over(&mut self) -> bool {
-        self.socket().is_over()
-    }
 }
+
+driven!(ConnectorEnd, Call);

@@ -14,11 +14,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use sluice_http::{Fields, RequestHead};
 
+use crate::driven::driven;
 use crate::event::{Answer, StreamId, Unsendable};
 use crate::registration::Version;
 use crate::settings::Settings;
 use crate::text::Content;
-use crate::websocket::{Output, Socket};
+use crate::websocket::{Output, Received, Socket};
 use crate::{v1, v3};
 
 /// Why a tunnel is closed on deregistration, and when its client has gone.
@@ -59,21 +60,6 @@ impl GatewayEnd {
         let mut end = v1::Gateway::new(settings, (0, now));
         end.farewell(now);
         GatewayEnd::V1(Box::new(end))
-    }
-
-    fn socket(&mut self) -> &mut Socket {
-        match self {
-            GatewayEnd::V1(end) => end.socket(),
-            GatewayEnd::V3(end) => end.socket(),
-        }
-    }
-
-    /// The version it speaks.
-    pub fn version(&self) -> Version {
-        match self {
-            GatewayEnd::V1(_) => Version::V1,
-            GatewayEnd::V3(_) => Version::V3,
-        }
     }
 
     /// Whether it takes a request now.
@@ -156,72 +142,9 @@ impl GatewayEnd {
         self.close(now);
         Retired::Closed
     }
-
-    /// Whether content of this request may be sent; if not, [`Answer::Resumed`] will come.
-    pub fn may_send(&self, stream: StreamId) -> bool {
-        match self {
-            GatewayEnd::V1(_) => true,
-            GatewayEnd::V3(end) => end.may_send(stream),
-        }
-    }
-
-    /// So many bytes of an answer's content were passed on.
-    pub fn consumed(&mut self, stream: StreamId, count: usize, now: Duration) {
-        if let GatewayEnd::V3(end) = self {
-            end.consumed(stream, count, now);
-        }
-    }
-
-    /// What happened next, out of the bytes in `buf`; `None` asks for more.
-    pub fn receive(&mut self, buf: &mut BytesMut, now: Duration) -> Option<Answer> {
-        match self {
-            GatewayEnd::V1(end) => end.receive(buf, now),
-            GatewayEnd::V3(end) => end.receive(buf, now),
-        }
-    }
-
-    /// The connection has ended or broken.
-    pub fn eof(&mut self, now: Duration) {
-        if let Some(received) = self.socket().eof() {
-            self.take(received, now);
-        }
-    }
-
-    /// Nothing was read because the driver did not want to (back-pressure in 1.0): to be called before `tick`
-    /// then, as that is not the peer's silence.
-    pub fn excuse(&mut self, now: Duration) {
-        self.socket().excuse(now);
-    }
-
-    /// Does what is due.
-    pub fn tick(&mut self, now: Duration) {
-        if let Some(received) = self.socket().tick(now) {
-            self.take(received, now);
-        }
-    }
-
-    fn take(&mut self, received: crate::websocket::Received, now: Duration) {
-        match self {
-            GatewayEnd::V1(end) => end.take(received, now),
-            GatewayEnd::V3(end) => end.take(received, now),
-        }
-    }
-
-    /// When `tick` is due.
-    pub fn deadline(&mut self) -> Option<Duration> {
-        self.socket().deadline()
-    }
-
-    /// What waits to be written.
-    pub fn output(&mut self) -> &mut Output {
-        self.socket().output()
-    }
-
-    /// Whether nothing more will be read.
-    pub fn is_over(&mut self) -> bool {
-        self.socket().is_over()
-    }
 }
+
+driven!(GatewayEnd, Answer);
 
 #[cfg(test)]
 mod tests {

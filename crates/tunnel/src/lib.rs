@@ -13,6 +13,7 @@
 
 pub mod connector;
 mod connector_end;
+mod driven;
 pub mod event;
 mod gateway_end;
 pub mod registration;

@@ -174,11 +174,11 @@ async fn a_body_is_held_back_until_the_endpoint_wants_it() {
     assert_eq!(wire.answer().await.status, 403);
 }
 
-#[tokio::test]
-async fn requests_that_come_together_share_one_connection() {
+/// An origin that answers one request for each permit of the gate.
+async fn gated(builder: Builder) -> (Arc<Semaphore>, Origin) {
     let gate = Arc::new(Semaphore::new(0));
     let held = Arc::clone(&gate);
-    let origin = Origin::start(move |stream| {
+    let origin = Origin::with(builder, move |stream| {
         let gate = Arc::clone(&held);
         play(async move {
             gate.acquire().await.unwrap().forget();
@@ -186,6 +186,12 @@ async fn requests_that_come_together_share_one_connection() {
         })
     })
     .await;
+    (gate, origin)
+}
+
+#[tokio::test]
+async fn requests_that_come_together_share_one_connection() {
+    let (gate, origin) = gated(Builder::new()).await;
     let gateway = gateway(&[&origin], "").await;
     let mut client = Client::connect(gateway.address("web")).await;
     let mut answers = Vec::new();
@@ -203,18 +209,9 @@ async fn requests_that_come_together_share_one_connection() {
 
 #[tokio::test]
 async fn an_endpoint_that_allows_one_stream_gets_several_connections() {
-    let gate = Arc::new(Semaphore::new(0));
-    let held = Arc::clone(&gate);
     let mut builder = Builder::new();
     builder.max_concurrent_streams(1);
-    let origin = Origin::with(builder, move |stream| {
-        let gate = Arc::clone(&held);
-        play(async move {
-            gate.acquire().await.unwrap().forget();
-            stream.answer(200, "x");
-        })
-    })
-    .await;
+    let (gate, origin) = gated(builder).await;
     let gateway = gateway(&[&origin], "").await;
     let mut client = Client::connect(gateway.address("web")).await;
     let mut answers = Vec::new();
@@ -231,16 +228,7 @@ async fn an_endpoint_that_allows_one_stream_gets_several_connections() {
 
 #[tokio::test]
 async fn a_limit_on_connections_makes_requests_wait_for_a_place_on_one() {
-    let gate = Arc::new(Semaphore::new(0));
-    let held = Arc::clone(&gate);
-    let origin = Origin::start(move |stream| {
-        let gate = Arc::clone(&held);
-        play(async move {
-            gate.acquire().await.unwrap().forget();
-            stream.answer(200, "x");
-        })
-    })
-    .await;
+    let (gate, origin) = gated(Builder::new()).await;
     let limits = "http2 = { max_streams = 2 }\npool = { max_connections = 1, queue_timeout = \"60s\" }";
     let gateway = gateway(&[&origin], limits).await;
     let mut client = Client::connect(gateway.address("web")).await;

@@ -107,6 +107,15 @@ impl fmt::Display for Fault {
     }
 }
 
+/// An expression, when it compiled; else its faults become problems of the string value at `at`.
+pub fn checked(
+    compiled: Result<Expression, Vec<Fault>>,
+    at: &At,
+    problems: &mut Problems,
+) -> Option<Expression> {
+    compiled.map_err(|faults| faults.into_iter().for_each(|fault| fault.report(at, problems))).ok()
+}
+
 impl Expression {
     /// Compiles a condition: the expression's type must be bool.
     pub fn condition(text: &str) -> Result<Expression, Vec<Fault>> {

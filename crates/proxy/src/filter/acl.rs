@@ -10,7 +10,7 @@ use super::{Filter, Flow, Loading};
 use crate::closest::closest;
 use crate::consumer::Consumer;
 use crate::exchange::Exchange;
-use crate::expression::Expression;
+use crate::expression::{Expression, checked};
 use crate::failure::Failure;
 use crate::problem::{At, Problems};
 use crate::scene::Scene;
@@ -62,11 +62,9 @@ impl Filter for Acl {
             let at = at.key("deny").index(index);
             problems.add(&at, format!("group `{group}` is allowed and denied"));
         }
-        let when = config.when.as_ref().map(|text| Expression::condition_on_route(text));
-        let when = when.transpose().map_err(|faults| {
-            faults.into_iter().for_each(|fault| fault.report(&at.key("when"), problems));
-        });
-        (problems.iter().count() == found).then(|| Acl { config: config.clone(), when: when.ok().flatten() })
+        let when = (config.when.as_ref())
+            .and_then(|text| checked(Expression::condition_on_route(text), &at.key("when"), problems));
+        (problems.iter().count() == found).then(|| Acl { config: config.clone(), when })
     }
 
     fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {

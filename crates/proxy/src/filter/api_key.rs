@@ -11,7 +11,7 @@ use sluice_http::Request;
 
 use super::challenge::{realm, refuse};
 use super::except::Except;
-use super::lookup::{Found, Lookup, PlaceConfig};
+use super::lookup::{Forwarded, Found, Lookup, PlaceConfig};
 use super::{Filter, Flow, Loading};
 use crate::consumer::{Consumers, identify};
 use crate::credentials::{KeyForm, LONGEST_KEY};
@@ -53,13 +53,6 @@ pub struct ApiKey {
     consumers: Option<Arc<Consumers>>,
 }
 
-/// What becomes of the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Forwarded {
-    Kept,
-    Removed,
-}
-
 impl Filter for ApiKey {
     type Config = Config;
 
@@ -77,7 +70,7 @@ impl Filter for ApiKey {
         (problems.iter().count() == found).then(|| ApiKey {
             lookup,
             form,
-            key: if config.hide_credentials { Forwarded::Removed } else { Forwarded::Kept },
+            key: Forwarded::unless(config.hide_credentials),
             except: config.except.clone(),
             challenge: format!("Key realm={realm}").into(),
             consumers: None,

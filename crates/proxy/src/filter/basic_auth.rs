@@ -18,10 +18,11 @@ use sluice_http::{NameId, Request};
 
 use super::challenge::{realm, refuse};
 use super::except::Except;
+use super::lookup::Forwarded;
 use super::{Filter, Flow, Loading};
 use crate::consumer::{Consumers, identify};
 use crate::credentials::{Claim, Neighbour, StoredHash, Users, Verifier};
-use crate::exchange::{Exchange, Role};
+use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::problem::{At, Problems};
 use crate::scene::Scene;
@@ -68,7 +69,7 @@ pub struct BasicAuth {
     /// Those of the document, where they are asked for.
     consumers: Option<Arc<Consumers>>,
     challenge: Arc<str>,
-    authorization: Authorization,
+    authorization: Forwarded,
     except: Except,
     /// None until it is loaded: then nobody is let in.
     verifier: Option<Arc<Verifier>>,
@@ -79,13 +80,6 @@ pub struct BasicAuth {
 enum Asked {
     Nobody,
     Consumers,
-}
-
-/// What becomes of Authorization.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Authorization {
-    Kept,
-    Removed,
 }
 
 impl Filter for BasicAuth {
@@ -111,17 +105,13 @@ impl Filter for BasicAuth {
         }
         let realm = realm(config.realm.as_ref(), at, problems);
         config.except.check(&at.key("except"), problems);
-        let authorization = match config.hide_credentials {
-            true => Authorization::Removed,
-            false => Authorization::Kept,
-        };
         (problems.iter().count() == found).then(|| BasicAuth {
             users,
             file: config.file.as_ref().map(PathBuf::from),
             asked,
             consumers: None,
             challenge: format!("Basic realm={realm}, charset=\"UTF-8\"").into(),
-            authorization,
+            authorization: Forwarded::unless(config.hide_credentials),
             except: config.except.clone(),
             verifier: None,
         })
@@ -159,10 +149,7 @@ impl Filter for BasicAuth {
         if self.except.covers(exchange) {
             return Ok(Flow::Continue);
         }
-        let name = match exchange.role {
-            Role::Gateway => NameId::Authorization,
-            Role::Proxy => NameId::ProxyAuthorization,
-        };
+        let name = exchange.role.credentials();
         let fields = &mut request.head.fields;
         let decoded = {
             // Two of them are two claims: neither is chosen.
@@ -181,7 +168,7 @@ impl Filter for BasicAuth {
                 return Err(failure);
             }
         }
-        if name == NameId::ProxyAuthorization || self.authorization == Authorization::Removed {
+        if name == NameId::ProxyAuthorization || self.authorization == Forwarded::Removed {
             fields.remove(name);
         }
         Ok(Flow::Continue)
@@ -235,6 +222,7 @@ fn claim(decoded: &[u8]) -> Option<Claim<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::Role;
     use crate::filter::{Shared, fixture};
     use crate::line_file::tests::TextFile;
 

@@ -17,7 +17,7 @@ use sluice_traffic::queue::Order;
 use super::{Carries, Filter, Flow, Loading};
 use crate::address::origin_of;
 use crate::exchange::{Exchange, Outcome};
-use crate::expression::Expression;
+use crate::expression::{Expression, checked};
 use crate::failure::Failure;
 use crate::gate::{Gate, Patience};
 use crate::gates::{Kind, Named, Wanted};
@@ -133,9 +133,10 @@ impl Filter for Concurrency {
             None | Some("route") => Some(Per::Route),
             Some("client") => Some(Per::Client),
             Some("consumer") => Some(Per::Consumer),
-            Some(text) => expression(text, &at.key("per"), problems).map(Per::Value),
+            Some(text) => checked(Expression::value(text), &at.key("per"), problems).map(Per::Value),
         };
-        let priority = config.priority.as_ref().map(|text| expression(text, &at.key("priority"), problems));
+        let priority = (config.priority.as_ref())
+            .map(|text| checked(Expression::value(text), &at.key("priority"), problems));
         let adaptive = config.adaptive.and_then(|config| config.check(&at.key("adaptive"), problems));
         let single = matches!(per, Some(Per::Route));
         let wanted = match (config.limit, adaptive) {
@@ -281,16 +282,6 @@ impl Adaptive {
             return None;
         }
         Some(policy)
-    }
-}
-
-fn expression(text: &str, at: &At, problems: &mut Problems) -> Option<Expression> {
-    match Expression::value(text) {
-        Ok(expression) => Some(expression),
-        Err(faults) => {
-            faults.into_iter().for_each(|fault| fault.report(at, problems));
-            None
-        }
     }
 }
 

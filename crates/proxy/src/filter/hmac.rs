@@ -27,10 +27,11 @@ use sluice_http::{Body, FieldName, NameId, Request, RequestHead};
 
 use super::challenge::{realm, refuse};
 use super::except::Except;
+use super::lookup::Forwarded;
 use super::{Filter, Flow, Loading};
 use crate::consumer::{Consumers, identify};
 use crate::credentials::equal;
-use crate::exchange::{Exchange, Role};
+use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::http_date;
 use crate::problem::{At, Problems};
@@ -78,13 +79,6 @@ pub struct HmacAuth {
     consumers: Option<Arc<Consumers>>,
 }
 
-/// What becomes of the signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Forwarded {
-    Kept,
-    Removed,
-}
-
 /// The names for the method with the target.
 const TARGETS: [&str; 3] = ["@request-target", "(request-target)", "request-line"];
 
@@ -118,7 +112,7 @@ impl Filter for HmacAuth {
             max_skew,
             signed,
             body: config.body.then_some(cap),
-            signature: if config.hide_credentials { Forwarded::Removed } else { Forwarded::Kept },
+            signature: Forwarded::unless(config.hide_credentials),
             except: config.except.clone(),
             challenge: format!("hmac realm={realm}").into(),
             consumers: None,
@@ -154,10 +148,7 @@ impl HmacAuth {
         if self.except.covers(exchange) {
             return Ok(Flow::Continue);
         }
-        let name = match exchange.role {
-            Role::Gateway => NameId::Authorization,
-            Role::Proxy => NameId::ProxyAuthorization,
-        };
+        let name = exchange.role.credentials();
         let now = scene.world.unix(exchange.started).as_secs();
         let Some(consumer) = self.verified(&request.head, name, now) else {
             return Err(refuse(exchange, &self.challenge));

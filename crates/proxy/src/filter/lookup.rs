@@ -12,6 +12,22 @@ use sluice_http::{FieldName, NameId, RequestHead};
 use crate::percent::{Plus, decode, decoded};
 use crate::problem::{At, Problems};
 
+/// What becomes of credentials that were found right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// They go on with the request.
+    Kept,
+    /// They do not.
+    Removed,
+}
+
+impl Forwarded {
+    /// What `hide_credentials` says.
+    pub fn unless(hidden: bool) -> Forwarded {
+        if hidden { Forwarded::Removed } else { Forwarded::Kept }
+    }
+}
+
 /// A place in a request: exactly one of header, query and cookie.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]

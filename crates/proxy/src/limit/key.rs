@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use sluice_http::RequestHead;
 
 use crate::exchange::Exchange;
-use crate::expression::Expression;
+use crate::expression::{Expression, checked};
 use crate::problem::{At, Problems};
 
 /// One key of a limiter.
@@ -110,13 +110,7 @@ impl Per {
                     .hint("per = \"upstream\" counts what goes to all its endpoints");
                 return None;
             }
-            text => match Expression::value(text) {
-                Ok(expression) => Per::Value(Box::new(expression), prefixes),
-                Err(faults) => {
-                    faults.into_iter().for_each(|fault| fault.report(at, problems));
-                    return None;
-                }
-            },
+            text => Per::Value(Box::new(checked(Expression::value(text), at, problems)?), prefixes),
         })
     }
 

@@ -20,10 +20,11 @@ pub fn note(
     let now = worker.world.clock.now();
     exchange.phases.total = now.saturating_duration_since(exchange.started);
     let cells = exchange.route_index.map_or(&running.unrouted, |route| &running.routes[route as usize]);
-    cells.finish(&Summary::from(&*exchange));
+    let summary = Summary::from(&*exchange);
+    cells.finish(&summary);
     let consumer = exchange.consumer.as_ref().and_then(|consumer| running.consumers.get(consumer.position));
     if let Some(cells) = consumer {
-        cells.finish(&Summary::from(&*exchange));
+        cells.finish(&summary);
     }
     if let Outcome::Failed(failure) = exchange.outcome {
         listener.cells.failed(failure);

@@ -12,7 +12,7 @@ use super::condition::{Check, Condition};
 use super::decode::{self, Plus};
 use super::method::Methods;
 use super::{Match, keep};
-use crate::expression::Expression;
+use crate::expression::{Expression, checked};
 use crate::facts::{self, Facts};
 use crate::problem::{At, Problems};
 use crate::value::Network;
@@ -164,16 +164,7 @@ fn named(
 }
 
 fn when(text: &str, at: &At, problems: &mut Problems) -> Option<Part> {
-    match Expression::condition(text) {
-        Ok(expression) => Some(Part::When(text.into(), expression)),
-        Err(faults) => {
-            for fault in faults {
-                let problem = problems.add(at, fault.message).part(fault.part);
-                problem.hint = fault.hint;
-            }
-            None
-        }
-    }
+    checked(Expression::condition(text), at, problems).map(|expression| Part::When(text.into(), expression))
 }
 
 /// The decoded values of a query parameter, in order.

@@ -9,12 +9,12 @@ use sha2::{Digest as _, Sha256};
 use sluice_http::FieldName;
 
 use super::session::{self, Session};
-use super::{Algorithm, Kept, Source};
+use super::{Algorithm, Source};
 use crate::credentials::Secret;
 use crate::fetch::Url;
 use crate::filter::challenge::realm;
 use crate::filter::except::Except;
-use crate::filter::lookup::{Lookup, PlaceConfig};
+use crate::filter::lookup::{Forwarded, Lookup, PlaceConfig};
 use crate::problem::{At, Problems};
 use crate::token::{Keys, Policy, Rules, SHORTEST_SECRET};
 use crate::value::Period;
@@ -140,7 +140,7 @@ pub(super) struct Checked {
     pub(super) session: Option<Session>,
     pub(super) renew: Option<Renew>,
     pub(super) challenge: String,
-    pub(super) token: Kept,
+    pub(super) token: Forwarded,
     /// Stands for what tokens are checked by.
     pub(super) number: u64,
 }
@@ -174,7 +174,7 @@ impl Config {
             session,
             renew,
             challenge: format!("Bearer realm={realm}"),
-            token: if self.hide_credentials { Kept::Removed } else { Kept::Kept },
+            token: Forwarded::unless(self.hide_credentials),
             number: digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)),
         })
     }

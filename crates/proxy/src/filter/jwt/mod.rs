@@ -22,7 +22,7 @@ use sluice_http::{FieldName, Request, Response};
 
 use super::challenge::refuse;
 use super::except::Except;
-use super::lookup::{Found, Lookup};
+use super::lookup::{Forwarded, Found, Lookup};
 use super::{Filter, Flow, Loading};
 use crate::consumer::{Claims, Consumers, identify};
 use crate::exchange::Exchange;
@@ -92,13 +92,6 @@ enum Source {
     Remote(Arc<Remote>),
 }
 
-/// What becomes of the token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kept {
-    Kept,
-    Removed,
-}
-
 /// What becomes of a token that is no consumer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Strangers {
@@ -121,7 +114,7 @@ pub struct Jwt {
     rules: Rules,
     number: u64,
     lookup: Lookup,
-    token: Kept,
+    token: Forwarded,
     headers: Vec<(FieldName, String)>,
     consumer_claim: String,
     strangers: Strangers,
@@ -357,7 +350,7 @@ impl Jwt {
     }
 
     fn pass_on(&self, claims: &Claims, request: &mut Request) {
-        if self.token == Kept::Removed {
+        if self.token == Forwarded::Removed {
             self.lookup.remove(&mut request.head);
         }
         for (header, claim) in &self.headers {

@@ -1,8 +1,6 @@
 //! Tokens: which are let in, which are not, and what becomes of them. Those of other kinds of keys, made by others,
 //! are tested at the socket.
 
-use std::time::Duration;
-
 use jsonwebtoken::EncodingKey;
 use sluice_http::NameId;
 
@@ -248,27 +246,4 @@ fn what_is_wrong_is_told_at_its_place_without_the_secret() {
     ] {
         assert_eq!(build(toml, "").unwrap_err(), expected, "{toml}");
     }
-}
-
-/// What a valid token costs when it is remembered. Not a test of speed: run it by hand, optimised.
-#[tokio::test(flavor = "local")]
-#[ignore = "a measurement"]
-async fn cost_of_a_remembered_token() {
-    let (jwt, _shared) = build(&format!("secret = '{SECRET}'"), "").unwrap();
-    let token = hs256(&format!(
-        r#"{{"sub":"anna","scope":"a b c","pad":"{}","exp":{}}}"#,
-        "x".repeat(400),
-        now() + 60
-    ));
-    let loaded = jwt.loaded.as_ref().unwrap();
-    let clock = Clock::start();
-    let at = (now(), clock.now());
-    assert!(jwt.verify(loaded, token.as_bytes(), at).await.unwrap().is_ok());
-    let rounds = 200_000;
-    let start = clock.now();
-    for _ in 0..rounds {
-        assert!(jwt.recall(loaded, token.as_bytes(), at).is_some());
-    }
-    let spent: Duration = clock.now().saturating_duration_since(start);
-    eprintln!("{} bytes: {} ns", token.len(), spent.as_nanos() / rounds);
 }

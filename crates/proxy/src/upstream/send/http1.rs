@@ -12,7 +12,9 @@ use sluice_http::h1::{self, Decoded, Decoder, Framing, Persist, Scanner};
 use sluice_http::{Body, BodyError, Frame, Method, Request, ResponseHead, Source};
 use sluice_traffic::retry::Sent;
 
-use super::{Answer, CONTINUE_WAIT, Lost, MAX_INTERIMS, Scope, Terms, client_failure, framing_of, invalid};
+use super::{
+    Answer, CONTINUE_WAIT, Lost, MAX_INTERIMS, Scope, Terms, body_of, client_failure, framing_of, invalid,
+};
 use crate::failure::Failure;
 use crate::upstream::connection::{Connection, Pool};
 use crate::upstream::live::InFlight;
@@ -62,11 +64,7 @@ pub(super) async fn exchange(
     let mut text = Vec::with_capacity(1024);
     h1::request_head(&request.head, framing, persist, &mut text);
     let streamed = matches!(request.body, Body::Stream(_));
-    let body = match &mut request.body {
-        Body::Empty => Body::Empty,
-        Body::Full(content) => Body::Full(content.clone()),
-        stream => std::mem::take(stream),
-    };
+    let body = body_of(request);
     let mut upload = Upload { sender: Sender::new(text, framing), body, finished: false };
     let expects = streamed && request.head.fields.contains(sluice_http::NameId::Expect);
     let mut waiting = Await {

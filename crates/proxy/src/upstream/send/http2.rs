@@ -17,7 +17,9 @@ use sluice_http::h1::{Framing, Persist};
 use sluice_http::{Body, BodyError, Frame, NameId, Request, ResponseHead, Source};
 use sluice_traffic::retry::Sent;
 
-use super::{Answer, CONTINUE_WAIT, Lost, MAX_INTERIMS, Scope, Terms, client_failure, framing_of, invalid};
+use super::{
+    Answer, CONTINUE_WAIT, Lost, MAX_INTERIMS, Scope, Terms, body_of, client_failure, framing_of, invalid,
+};
 use crate::failure::Failure;
 use crate::h2_message;
 use crate::h2_push::{Push, Stuck};
@@ -50,11 +52,7 @@ pub(super) async fn exchange(
     let ends = request.body.is_empty() && persist != Persist::Upgrade;
     let (response, stream) = slot.begin(head, ends).map_err(|_| NOTHING_SENT)?;
     let streamed = matches!(request.body, Body::Stream(_));
-    let body = match &mut request.body {
-        Body::Empty => Body::Empty,
-        Body::Full(content) => Body::Full(content.clone()),
-        stream => std::mem::take(stream),
-    };
+    let body = body_of(request);
     let owed = if let Framing::Length(length) = framing { Some(length) } else { None };
     let patience = || Patience::new(terms.timers.deadline(), terms.clock);
     let mut waiting = Await {

@@ -118,6 +118,15 @@ pub async fn exchange(
     }
 }
 
+/// What an attempt sends: a copy of a body that is there, or the stream itself, which only one attempt can have.
+fn body_of(request: &mut Request) -> Body {
+    match &mut request.body {
+        Body::Empty => Body::Empty,
+        Body::Full(content) => Body::Full(content.clone()),
+        stream => std::mem::take(stream),
+    }
+}
+
 /// How the request's body is framed towards the endpoint.
 fn framing_of(request: &Request) -> Framing {
     match request.body.length() {

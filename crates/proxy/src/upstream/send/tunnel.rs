@@ -18,7 +18,7 @@ use sluice_traffic::retry::Sent;
 use sluice_tunnel::event::{Fault, Unsendable};
 use sluice_tunnel::text::Content;
 
-use super::{Answer, Lost, Scope, Terms, client_failure, framing_of};
+use super::{Answer, Lost, Scope, Terms, body_of, client_failure, framing_of};
 use crate::failure::Failure;
 use crate::relay::End;
 use crate::tunnels::Slot;
@@ -56,11 +56,7 @@ pub(super) async fn exchange(
     }
     let line = slot.begin(head, Content::from(framing)).ok_or(NOT_SEEN)?;
     let streamed = matches!(request.body, Body::Stream(_));
-    let body = match &mut request.body {
-        Body::Empty => Body::Empty,
-        Body::Full(content) => Body::Full(content.clone()),
-        stream => std::mem::take(stream),
-    };
+    let body = body_of(request);
     let is_bare = matches!(framing, Framing::None | Framing::Length(0));
     let patience = || Patience::new(terms.timers.deadline(), terms.clock);
     let mut waiting = Await {
