@@ -1,6 +1,6 @@
 //! `sluice connect`: our connector's process with our gateway's, in both versions of the tunnels.
 
-use std::net::SocketAddr;
+pub(crate) mod process;
 
 use sha2::{Digest, Sha256};
 use sluice_testkit::tls::Authority;
@@ -9,66 +9,17 @@ use sluice_testkit::{
     sluice,
 };
 
-const VERSIONS: [&str; 2] = ["3.0", "1.0"];
+use process::Connector;
+
+pub(crate) const VERSIONS: [&str; 2] = ["3.0", "1.0"];
 
 /// A gateway whose requests name their tunnel; connectors register at this port.
-fn document(port: u16, tls: &str) -> String {
+pub(crate) fn document(port: u16, tls: &str) -> String {
     format!(
         "[listeners.web]\naddress = \"127.0.0.1:0\"\n\n\
          [listeners.tunnels]\naddress = \"127.0.0.1:{port}\"\nprotocol = \"tunnel\"\n{tls}\n\n\
          [[routes]]\nname = \"tunnels\"\ntunnel = {{}}\n"
     )
-}
-
-/// A connector that runs.
-struct Connector {
-    process: Gateway,
-    health: SocketAddr,
-}
-
-impl Connector {
-    /// Starts it with these arguments beside `--health`.
-    async fn launch(arguments: &[&str]) -> Connector {
-        let program = sluice(["connect", "--health", "127.0.0.1:0"]).arguments(arguments);
-        Connector::of(Gateway::launch(&program, Scratch::new()).await)
-    }
-
-    fn of(process: Gateway) -> Connector {
-        let said = process.stdout();
-        let line = said.lines().find_map(|line| line.strip_prefix("health  http://"));
-        let address = line.and_then(|line| line.strip_suffix("/health")).expect("a line about health");
-        Connector { process, health: address.parse().unwrap() }
-    }
-
-    /// Publishes `shop` and waits until that is so.
-    async fn publish(gateway: SocketAddr, target: SocketAddr, version: &str) -> Connector {
-        let (router, target) = (format!("ws://{gateway}"), format!("http://{target}"));
-        let connector = Connector::launch(&[
-            "--router",
-            &router,
-            "--route",
-            "shop",
-            "--target",
-            &target,
-            "--version",
-            version,
-        ])
-        .await;
-        connector.wait("up").await;
-        connector
-    }
-
-    /// What its health endpoint says.
-    async fn health(&self) -> serde_json::Value {
-        http::get(self.health, "/health").await.json()
-    }
-
-    async fn wait(&self, status: &str) {
-        eventually(&format!("status {status}"), async || {
-            (self.health().await["status"] == status).then_some(())
-        })
-        .await;
-    }
 }
 
 #[tokio::test]
