@@ -1,5 +1,6 @@
 //! `sluice connect`: our connector's process with our gateway's, in both versions of the tunnels.
 
+mod http2;
 pub(crate) mod process;
 
 use sha2::{Digest, Sha256};
