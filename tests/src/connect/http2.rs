@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use sluice_testkit::tls::{Authority, Handshake, Server, server_config};
 use sluice_testkit::{
-    Gateway, Origin as Http1Origin, Reply, Scratch, Wire, eventually, http as http1, within,
+    Gateway, Origin as Http1Origin, Reply, Scratch, Wire, eventually, http as http1, sluice, within,
 };
 use tonic::codegen::tokio_stream::StreamExt as _;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
@@ -332,24 +332,34 @@ async fn tls_agrees_on_what_the_target_speaks_unless_the_file_says_it() {
     };
     let gateway = gateway().await;
     let (two, one) = (origins.0.address(), origins.1.address());
-    for (origin, protocols, more, expected) in [
-        (two, &["h2", "http/1.1"][..], &[][..], Some("two")),
-        (two, &["h2"], &["--target-protocol", "http2"], Some("two")),
-        (one, &["http/1.1"], &[], Some("one")),
-        (one, &[], &[], Some("one")),
-        (one, &["h2", "http/1.1"], &["--target-protocol", "http1"], Some("one")),
-        (one, &["http/1.1"], &["--target-protocol", "http2"], None),
+    for (origin, protocols, protocol, expected) in [
+        (two, &["h2", "http/1.1"][..], "auto", Some("two")),
+        (two, &["h2"], "http2", Some("two")),
+        (one, &["http/1.1"], "auto", Some("one")),
+        (one, &[], "auto", Some("one")),
+        (one, &["h2", "http/1.1"], "http1", Some("one")),
+        (one, &["http/1.1"], "http2", None),
     ] {
-        // Its certificate is for 127.0.0.1.
         let server = server(origin, protocols).await;
-        let target = format!("https://{}", server.address());
-        let names = [&["--target-ca", &ca][..], more].concat();
-        let _connector = publish(&gateway, ("shop", &target), &names).await;
+        // What is the default is left out.
+        let line = match protocol {
+            "auto" => String::new(),
+            protocol => format!("protocol = \"{protocol}\"\n"),
+        };
+        let text = format!(
+            "routers = [\"ws://{}\"]\nhealth = \"127.0.0.1:0\"\n\n[services.shop]\ntarget = \"https://{}\"\n\
+             {line}target_tls = {{ ca = \"{ca}\", sni = \"127.0.0.1\" }}\n",
+            gateway.address("tunnels"),
+            server.address()
+        );
+        let path = scratch.write("connector.toml", text).display().to_string();
+        let connector = Connector::of(Gateway::launch(&sluice(["connect", &path]), Scratch::new()).await);
+        connector.wait("up").await;
         for _ in 0..3 {
             let answer = http1::get(gateway.address("web"), "/shop/").await;
             match expected {
-                Some(text) => assert_eq!(answer.text(), text, "{protocols:?} {more:?}"),
-                None => assert_eq!(answer.status, 502, "{protocols:?} {more:?}"),
+                Some(text) => assert_eq!(answer.text(), text, "{protocols:?} {protocol}"),
+                None => assert_eq!(answer.status, 502, "{protocols:?} {protocol}"),
             }
         }
         let handshakes = server.handshakes();
