@@ -16,7 +16,7 @@ use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request};
 
 use super::VERSIONS;
-use super::process::Connector;
+use super::child::Connector;
 use crate::grpc::{self, Raw, messages, method};
 use crate::http2::origin::{Origin, play};
 

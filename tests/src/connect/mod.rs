@@ -1,7 +1,8 @@
 //! `sluice connect`: our connector's process with our gateway's, in both versions of the tunnels.
 
+pub(crate) mod child;
 mod http2;
-pub(crate) mod process;
+mod with_peers;
 
 use sha2::{Digest, Sha256};
 use sluice_testkit::tls::Authority;
@@ -10,7 +11,7 @@ use sluice_testkit::{
     sluice,
 };
 
-use process::Connector;
+use child::Connector;
 
 pub(crate) const VERSIONS: [&str; 2] = ["3.0", "1.0"];
 
@@ -260,46 +261,4 @@ async fn what_the_command_line_says_can_be_printed_as_a_file() {
     let path = scratch.write("connector.toml", &printed.stdout).display().to_string();
     let again = sluice(["connect", "--print", &path]).finish().await;
     assert_eq!((again.code(), &again.stdout), (0, &printed.stdout), "{}", again.stderr);
-}
-
-mod with_peers {
-    use sluice_testkit::Program;
-
-    use super::*;
-
-    /// A connector that we did not write: crank4py-connector of PyPI, which speaks 1.0.
-    const CONNECTOR: &str = "
-import sys, time
-from crank4py_connector import Config, create_and_start_connector
-create_and_start_connector(Config(sys.argv[2], 'shop', [sys.argv[1]], component_name='python'))
-print('ready')
-time.sleep(600)
-";
-
-    #[tokio::test]
-    async fn the_connector_of_pypi_is_served() {
-        let echo = Script::each(|request| Reply::ok(request.body.clone()).field("X-Target", &request.target));
-        let origin = Origin::start(echo).await;
-        let gateway = Gateway::start(&document(0, "")).await;
-        let test = std::env::current_exe().unwrap();
-        let modules = test.ancestors().nth(3).unwrap().join("peers/python");
-        assert!(modules.exists(), "{} is missing: `cargo xtask test` makes it", modules.display());
-        let router = format!("ws://{}", gateway.address("tunnels"));
-        let target = format!("http://{}", origin.address());
-        let python = Program::at("/usr/bin/python3")
-            .arguments(["-u", "-c", CONNECTOR, &router, &target])
-            .environment("PYTHONPATH", &modules.display().to_string());
-        let _connector = Gateway::launch(&python, Scratch::new()).await;
-        let body: Vec<u8> = (0..300_000).map(|n| (n % 251) as u8).collect();
-        eventually("its registration", async || {
-            (http::get(gateway.address("web"), "/shop/").await.status == 200).then_some(())
-        })
-        .await;
-        for turn in 0..5 {
-            let answer = http::get(gateway.address("web"), &format!("/shop/a?turn={turn}")).await;
-            assert_eq!(answer.field("x-target"), Some(&*format!("/shop/a?turn={turn}")));
-            let answer = http::post(gateway.address("web"), "/shop/up", &body).await;
-            assert_eq!((answer.status, Sha256::digest(&answer.body)), (200, Sha256::digest(&body)));
-        }
-    }
 }

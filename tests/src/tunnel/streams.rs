@@ -9,7 +9,7 @@ use sluice_testkit::{Gateway, ManualOrigin, Wire};
 
 use super::gateway;
 use crate::connect::VERSIONS;
-use crate::connect::process::Connector;
+use crate::connect::child::Connector;
 
 const ROUNDS: usize = 10;
 

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::gateway;
 use super::raw::Raw;
 use crate::connect::VERSIONS;
-use crate::connect::process::Connector;
+use crate::connect::child::Connector;
 
 /// A server that says which path it was asked for, and then echoes messages until it is told to close.
 async fn echo() -> SocketAddr {
