@@ -2,6 +2,7 @@
 
 pub(crate) mod child;
 mod http2;
+mod reload;
 mod with_peers;
 
 use sha2::{Digest, Sha256};
