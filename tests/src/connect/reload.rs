@@ -154,7 +154,7 @@ async fn a_wrong_file_changes_nothing_and_is_shown_with_its_places() {
             Filed::text(&filed.gateway, &[("shop", &lines), ("b", "target = \"ftp://x\"")]),
             "connector.toml:8:10",
         ),
-        (Filed::text(&filed.gateway, &[]), "nothing is published"),
+        (Filed::text(&filed.gateway, &[]) + "\n[services]\n", "nothing is published"),
         (
             Filed::text(&filed.gateway, &[("shop", &lines.replace("http:", "https:"))])
                 + "target_tls = { ca = \"missing.pem\" }\n",

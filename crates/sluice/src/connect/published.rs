@@ -53,6 +53,13 @@ pub(super) fn is_open(router: &Report) -> bool {
     router.idle + router.busy > 0
 }
 
+/// Waits until a service is published somewhere.
+async fn opened(handle: &Handle) {
+    while !handle.routers().iter().any(is_open) {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 impl Published {
     /// No services yet.
     pub(super) fn new(diagnostics: Diagnostics) -> Published {
@@ -116,13 +123,8 @@ impl Published {
         self.leaving.push((one.task, one.handle.clone()));
         drop(tokio::task::spawn_local(async move {
             if let Some(next) = next {
-                let open = async {
-                    while !next.routers().iter().any(is_open) {
-                        tokio::time::sleep(LOOK).await;
-                    }
-                };
                 // One that finds no gateway holds up nothing.
-                let _ = tokio::time::timeout(OVERLAP, open).await;
+                let _ = tokio::time::timeout(OVERLAP, opened(&next)).await;
             }
             one.handle.stop(limit).await;
         }));
@@ -157,7 +159,8 @@ impl Published {
         let handles =
             self.services.iter().map(|one| &one.handle).chain(self.leaving.iter().map(|(_, it)| it));
         let mut stopping = JoinSet::new();
-        for handle in handles.cloned() {
+        for handle in handles {
+            let handle = handle.clone();
             stopping.spawn_local(async move { handle.stop(limit).await });
         }
         let mut all = true;
