@@ -41,20 +41,19 @@ impl Drop for Open {
 /// The tasks of a connection that wait for a stream. Dropping it ends them.
 #[derive(Default)]
 pub(super) struct Runners {
-    waiting: RefCell<Vec<Waiting>>,
+    waiting: RefCell<Vec<Waiting<Job>>>,
 }
 
 /// Where a task finds its next job.
-#[derive(Default)]
-struct Runner {
-    job: Cell<Option<Job>>,
+struct Runner<J> {
+    job: Cell<Option<J>>,
     waker: Cell<Option<Waker>>,
 }
 
-/// A task that waits; it ends when this is dropped.
-struct Waiting(Rc<Runner>);
+/// A task that waits; it ends when this is dropped without a job.
+struct Waiting<J>(Rc<Runner<J>>);
 
-impl Drop for Waiting {
+impl<J> Drop for Waiting<J> {
     fn drop(&mut self) {
         if let Some(waker) = self.0.waker.take() {
             waker.wake();
@@ -76,7 +75,7 @@ impl Runners {
     }
 
     /// Whether a task whose exchange has ended shall wait for the next.
-    fn keep(&self, runner: &Rc<Runner>, running: usize) -> bool {
+    fn keep(&self, runner: &Rc<Runner<Job>>, running: usize) -> bool {
         let most = if running == 0 { 1 } else { MOST };
         let mut waiting = self.waiting.borrow_mut();
         let keep = waiting.len() < most;
@@ -90,7 +89,7 @@ impl Runners {
 
 /// Runs one exchange after the other.
 async fn work(mut job: Job) {
-    let runner = Rc::new(Runner::default());
+    let runner = Rc::new(Runner { job: Cell::new(None), waker: Cell::new(None) });
     loop {
         let Job { open, listener, stream } = job;
         exchange::run(&open.0, &listener, stream).await;
@@ -108,9 +107,9 @@ async fn work(mut job: Job) {
     }
 }
 
-impl Runner {
-    /// The next job; `None` when there will be none.
-    async fn next(self: &Rc<Self>) -> Option<Job> {
+impl<J> Runner<J> {
+    /// The next job; `None` when there will be none. Cancel-safe.
+    async fn next(self: &Rc<Self>) -> Option<J> {
         poll_fn(|cx| match self.job.take() {
             Some(job) => Poll::Ready(Some(job)),
             None if Rc::strong_count(self) == 1 => Poll::Ready(None),
@@ -120,5 +119,33 @@ impl Runner {
             }
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::Context;
+
+    use super::*;
+
+    #[test]
+    fn a_task_that_waits_gets_a_job_or_ends_with_its_connection() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let runner = Rc::new(Runner { job: Cell::new(None), waker: Cell::new(None) });
+        let waiting = Waiting(Rc::clone(&runner));
+        let mut next = pin!(runner.next());
+        assert_eq!(next.as_mut().poll(&mut cx), Poll::Pending);
+        waiting.0.job.set(Some(7));
+        drop(waiting);
+        assert!(runner.waker.take().is_none(), "it was not woken");
+        assert_eq!(next.as_mut().poll(&mut cx), Poll::Ready(Some(7)));
+
+        let waiting = Waiting(Rc::clone(&runner));
+        let mut next = pin!(runner.next());
+        assert_eq!(next.as_mut().poll(&mut cx), Poll::Pending);
+        drop(waiting);
+        assert!(runner.waker.take().is_none(), "it was not woken");
+        assert_eq!(next.as_mut().poll(&mut cx), Poll::Ready(None));
     }
 }
