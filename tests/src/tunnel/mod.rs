@@ -4,7 +4,9 @@ mod connector;
 mod exchanges;
 mod raw;
 mod registration;
+mod streams;
 mod waiting;
+mod websocket;
 
 use sluice_testkit::Gateway;
 
