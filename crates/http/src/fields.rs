@@ -96,6 +96,12 @@ impl Fields {
         Fields { text, list: Vec::with_capacity(lines) }
     }
 
+    /// Makes room for so many more lines whose names and values have so many bytes together.
+    pub fn reserve(&mut self, lines: usize, bytes: usize) {
+        self.list.reserve(lines);
+        self.text.arena.reserve(bytes);
+    }
+
     /// Number of field lines.
     pub fn len(&self) -> usize {
         self.list.len()
