@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::key::Key;
+use crate::purpose::could_make;
 
 /// The name of the file in the directory.
 const FILE: &str = "quotas";
@@ -114,16 +115,28 @@ impl Book {
             file.set_len(HEAD + SETS * SET as u64)?;
         }
         file.read_exact_at(&mut head, 0)?;
-        if head[..16] != *MAGIC {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("`{FILE}` there is no file of quotas"),
-            ));
-        }
+        check_magic(&head[..16])?;
         let mut secret = [0; 16];
         secret.copy_from_slice(&head[16..]);
         drop(_locked);
         Ok(Book { secret, pages: Mutex::new(Pages::File(file)) })
+    }
+
+    /// Whether there is one in this directory, or one could be made, without touching it.
+    ///
+    /// # Errors
+    /// As [`Book::open`].
+    pub fn look(directory: &Path) -> io::Result<()> {
+        let path = directory.join(FILE);
+        could_make(&path)?;
+        let mut magic = [0; MAGIC.len()];
+        match File::open(path) {
+            // One that is shorter is being made.
+            Ok(file) if file.metadata()?.len() < HEAD => Ok(()),
+            Ok(file) => file.read_exact_at(&mut magic, 0).and_then(|()| check_magic(&magic)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// One that is forgotten with the process.
@@ -172,6 +185,12 @@ impl Book {
             }
         }
     }
+}
+
+fn check_magic(found: &[u8]) -> io::Result<()> {
+    let foreign =
+        || io::Error::new(io::ErrorKind::InvalidData, format!("`{FILE}` there is no file of quotas"));
+    if found == MAGIC { Ok(()) } else { Err(foreign()) }
 }
 
 fn full() -> io::Error {
@@ -382,12 +401,22 @@ mod tests {
     }
 
     #[test]
+    fn looking_for_a_book_makes_none() {
+        let directory = Directory::new("quota-look");
+        Book::look(&directory.0).unwrap();
+        assert!(!directory.0.exists());
+        Book::open(&directory.0).unwrap();
+        Book::look(&directory.0).unwrap();
+    }
+
+    #[test]
     fn a_file_of_somebody_else_is_not_touched() {
         let directory = Directory::new("quota-foreign");
         std::fs::create_dir_all(&directory.0).unwrap();
         let foreign = vec![b'x'; SET];
         std::fs::write(directory.0.join(FILE), &foreign).unwrap();
         assert_eq!(Book::open(&directory.0).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(Book::look(&directory.0).unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert_eq!(std::fs::read(directory.0.join(FILE)).unwrap(), foreign);
     }
 }

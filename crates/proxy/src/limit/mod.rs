@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use sluice_traffic::limit::sliding;
 use sluice_traffic::limit::table::Table;
 
+use crate::purpose::Purpose;
 use book::Book;
 
 /// The most bytes for counts of buckets and fixed windows, and the same for sliding windows: room for two
@@ -38,6 +39,7 @@ pub const ROOM: usize = 64 * 1024 * 1024;
 
 /// What the limiters of a process have counted. In `filter::Shared`.
 pub struct Limits {
+    purpose: Purpose,
     /// Keys are hashed with what only this process knows: nobody can choose a key that meets another's.
     hasher: RandomState,
     small: Table<1>,
@@ -49,8 +51,9 @@ pub struct Limits {
 
 impl Limits {
     /// Nothing counted, nothing allocated.
-    pub fn new() -> Limits {
+    pub fn new(purpose: Purpose) -> Limits {
         Limits {
+            purpose,
             hasher: RandomState::new(),
             small: Table::new(ROOM),
             sliding: Table::new(ROOM),
@@ -73,11 +76,15 @@ impl Limits {
         if let Some(book) = &*book {
             return Ok(Arc::clone(book));
         }
-        let opened = Arc::new(match self.state.get() {
-            Some(directory) => Book::open(directory)
-                .map_err(|error| format!("quotas cannot be kept in {}: {error}", directory.display()))?,
-            None => Book::in_memory(),
-        });
+        let opened = match (self.state.get(), self.purpose) {
+            (Some(directory), Purpose::Running) => Book::open(directory),
+            (Some(directory), Purpose::Looking) => Book::look(directory).map(|()| Book::in_memory()),
+            (None, _) => Ok(Book::in_memory()),
+        };
+        let opened = Arc::new(opened.map_err(|error| {
+            let directory = self.state.get().map(|path| path.display().to_string()).unwrap_or_default();
+            format!("quotas cannot be kept in {directory}: {error}")
+        })?);
         *book = Some(Arc::clone(&opened));
         Ok(opened)
     }
@@ -90,7 +97,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits::new()
+        Limits::new(Purpose::Running)
     }
 }
 

@@ -185,7 +185,7 @@ mod tests {
     /// How many of the requests that some threads send, one each `gap` nanoseconds together, go on within
     /// [`LENGTH`]. The clock is that of their number: a thread that is held up comes late with its time.
     fn passed(algorithm: Algorithm, gap: u64, threads: usize) -> u64 {
-        let (limits, name) = (Arc::new(Limits::new()), "x".into());
+        let (limits, name) = (Arc::<Limits>::default(), "x".into());
         let (force, show, kind) = (Force::Enforced, Show::Never, Kind::RateLimit);
         let manner = Manner { kind, name, force, show, limit: RATE, window: SECOND };
         let limiter = RateLimit::new((algorithm, manner), "x", &limits, None);
