@@ -88,6 +88,14 @@ impl Book {
         Ok(Book { secret, pages, _looking: Some(looking) })
     }
 
+    /// Whether there is one in this directory, or one could be made, without touching it.
+    ///
+    /// # Errors
+    /// As [`Book::open`].
+    pub fn check(directory: &Path) -> io::Result<()> {
+        Sheet::check(directory)
+    }
+
     /// One that is forgotten with the process.
     pub fn in_memory() -> Book {
         Book {

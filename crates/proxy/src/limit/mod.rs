@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use sluice_traffic::limit::sliding;
 use sluice_traffic::limit::table::Table;
 
+use crate::purpose::Purpose;
 use book::Book;
 
 /// The most bytes for counts of buckets and fixed windows: room for two million keys.
@@ -41,6 +42,7 @@ pub const ROOM_OF_SLIDING: usize = 96 * 1024 * 1024;
 
 /// What the limiters of a process have counted. In `filter::Shared`.
 pub struct Limits {
+    purpose: Purpose,
     /// Keys are hashed with what only this process knows: nobody can choose a key that meets another's.
     hasher: RandomState,
     small: Table<1>,
@@ -52,8 +54,9 @@ pub struct Limits {
 
 impl Limits {
     /// Nothing counted, nothing allocated.
-    pub fn new() -> Limits {
+    pub fn new(purpose: Purpose) -> Limits {
         Limits {
+            purpose,
             hasher: RandomState::new(),
             small: Table::new(ROOM),
             sliding: Table::new(ROOM_OF_SLIDING),
@@ -76,11 +79,15 @@ impl Limits {
         if let Some(book) = &*book {
             return Ok(Arc::clone(book));
         }
-        let opened = Arc::new(match self.state.get() {
-            Some(directory) => Book::open(directory)
-                .map_err(|error| format!("quotas cannot be kept in {}: {error}", directory.display()))?,
-            None => Book::in_memory(),
-        });
+        let opened = match (self.state.get(), self.purpose) {
+            (Some(directory), Purpose::Running) => Book::open(directory),
+            (Some(directory), Purpose::Looking) => Book::check(directory).map(|()| Book::in_memory()),
+            (None, _) => Ok(Book::in_memory()),
+        };
+        let opened = Arc::new(opened.map_err(|error| {
+            let directory = self.state.get().map(|path| path.display().to_string()).unwrap_or_default();
+            format!("quotas cannot be kept in {directory}: {error}")
+        })?);
         *book = Some(Arc::clone(&opened));
         Ok(opened)
     }
@@ -93,7 +100,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits::new()
+        Limits::new(Purpose::Running)
     }
 }
 

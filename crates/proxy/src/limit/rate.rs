@@ -182,7 +182,7 @@ mod tests {
     /// How many of the requests that some threads send, one each `gap` nanoseconds together, go on within
     /// [`LENGTH`]. The clock is that of their number: a thread that is held up comes late with its time.
     fn passed(algorithm: Algorithm, gap: u64, threads: usize) -> u64 {
-        let limits = Arc::new(Limits::new());
+        let limits = Arc::<Limits>::default();
         let manner = Manner::new(Kind::RateLimit, "x", (Force::Enforced, Show::Never), (RATE, SECOND));
         let limiter = RateLimit::new((algorithm, manner), "x", &limits, None);
         let (subject, clock) = (limiter.subject(Key::value(b"a")), AtomicU64::new(0));

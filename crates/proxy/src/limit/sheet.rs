@@ -23,6 +23,8 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::purpose::could_make;
+
 /// The names of the files in the directory: the table, and who is there.
 const FILE: &str = "quotas";
 const PRESENT: &str = "quotas.lock";
@@ -97,6 +99,20 @@ struct Place {
 }
 
 impl Sheet {
+    /// Whether there is one in this directory, or one could be made, without touching it.
+    pub(super) fn check(directory: &Path) -> io::Result<()> {
+        let path = directory.join(FILE);
+        could_make(&path)?;
+        let mut magic = [0; MAGIC.len()];
+        match File::open(path) {
+            // One that is shorter is being made.
+            Ok(file) if file.metadata()?.len() < HEAD => Ok(()),
+            Ok(file) => file.read_exact_at(&mut magic, 0).and_then(|()| check_magic(&magic)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The one in this directory, which is made when it is not there, and what only it knows.
     ///
     /// # Errors
@@ -122,12 +138,7 @@ impl Sheet {
             file.set_len(HEAD + SETS * SET as u64)?;
         }
         file.read_exact_at(&mut head, 0)?;
-        if head[..16] != *MAGIC {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("`{FILE}` there is no file of quotas"),
-            ));
-        }
+        check_magic(&head[..16])?;
         let mut secret = [0; 16];
         secret.copy_from_slice(&head[16..]);
         drop(locked);
@@ -189,7 +200,13 @@ impl Sheet {
     }
 
     /// Whether the lock is kept.
-    #[cfg(test)]
+    fn check_magic(found: &[u8]) -> io::Result<()> {
+    let foreign =
+        || io::Error::new(io::ErrorKind::InvalidData, format!("`{FILE}` there is no file of quotas"));
+    if found == MAGIC { Ok(()) } else { Err(foreign()) }
+}
+
+#[cfg(test)]
     pub(super) fn is_alone(&self) -> bool {
         self.alone.is_some()
     }
@@ -465,6 +482,16 @@ mod tests {
         std::fs::write(directory.0.join(FILE), &foreign).unwrap();
         let opened = Sheet::open(&directory.0).map(|_| ());
         assert_eq!(opened.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(Sheet::check(&directory.0).unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert_eq!(std::fs::read(directory.0.join(FILE)).unwrap(), foreign);
+    }
+
+    #[test]
+    fn looking_for_a_sheet_makes_none() {
+        let directory = Directory::new("quota-look");
+        Sheet::check(&directory.0).unwrap();
+        assert!(!directory.0.exists());
+        Sheet::open(&directory.0).unwrap();
+        Sheet::check(&directory.0).unwrap();
     }
 }
