@@ -4,6 +4,7 @@ mod connector;
 mod exchanges;
 mod raw;
 mod registration;
+mod shared;
 mod waiting;
 
 use sluice_testkit::Gateway;
