@@ -4,6 +4,7 @@ mod connector;
 mod exchanges;
 mod raw;
 mod registration;
+mod shared;
 mod streams;
 mod waiting;
 mod websocket;

@@ -200,13 +200,7 @@ impl Sheet {
     }
 
     /// Whether the lock is kept.
-    fn check_magic(found: &[u8]) -> io::Result<()> {
-    let foreign =
-        || io::Error::new(io::ErrorKind::InvalidData, format!("`{FILE}` there is no file of quotas"));
-    if found == MAGIC { Ok(()) } else { Err(foreign()) }
-}
-
-#[cfg(test)]
+    #[cfg(test)]
     pub(super) fn is_alone(&self) -> bool {
         self.alone.is_some()
     }
@@ -360,6 +354,12 @@ impl Record {
 
 pub(super) fn full() -> io::Error {
     io::Error::new(io::ErrorKind::StorageFull, "there are too many keys with a quota")
+}
+
+fn check_magic(found: &[u8]) -> io::Result<()> {
+    let foreign =
+        || io::Error::new(io::ErrorKind::InvalidData, format!("`{FILE}` there is no file of quotas"));
+    if found == MAGIC { Ok(()) } else { Err(foreign()) }
 }
 
 #[cfg(test)]

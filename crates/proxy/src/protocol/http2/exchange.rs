@@ -143,6 +143,8 @@ impl Setting<'_> {
                 answer::send((self.session, self.listener), to, exchange, response).await;
             }
             Ok(Handled::Switched(head, endpoint)) => self.tunnel(exchange, stream, head, endpoint).await,
+            // Nobody can ask for it over HTTP/2.
+            Ok(Handled::Lasting(..)) => self.fail(exchange, &request.head, Failure::Internal).await,
             Err(Failure::ClientGone) => {
                 exchange.outcome = Outcome::Failed(Failure::ClientGone);
                 exchange.status = Failure::ClientGone.row().status;
