@@ -2,6 +2,7 @@
 
 mod connector;
 mod exchanges;
+mod load;
 mod raw;
 mod registration;
 mod shared;
