@@ -49,6 +49,7 @@ const STOREYS: &[&[&str]] = &[
         "value",
         "address",
         "problem",
+        "purpose",
         "failure",
         "facts",
         "exchange",
@@ -95,6 +96,7 @@ const STOREYS: &[&[&str]] = &[
     &["filter", "action", "discovery"],
     &["route"],
     &["config"],
+    &["load"],
     &["snapshot"],
     &["gateway", "pipeline", "protocol", "listener", "worker", "health/monitor", "explain", "status"],
 ];

@@ -2,8 +2,10 @@
 
 mod connector;
 mod exchanges;
+mod load;
 mod raw;
 mod registration;
+mod shared;
 mod streams;
 mod waiting;
 mod websocket;
