@@ -15,6 +15,7 @@ use super::affinity::{By, OnUnavailable};
 use super::config::{EndpointState, HashSource};
 use super::live::Health;
 use super::{Endpoint, Local, Upstream};
+use crate::circuit::retry_after;
 use crate::facts::{self, Facts};
 use crate::failure::Failure;
 use crate::world::World;
@@ -232,6 +233,12 @@ impl Local {
             HashSource::Query(name) => facts::query(facts.head, name).map(str::as_bytes),
         };
         value.map_or_else(|| balance::hash(&address_key(facts)), balance::hash)
+    }
+
+    /// In how many seconds the first of its endpoints' breakers lets a request pass again; 0: not known.
+    pub fn retry_after(&self, now: Moment) -> u16 {
+        let untils = self.shared.endpoints.iter().filter_map(|endpoint| endpoint.live.breaker.open_until());
+        retry_after(untils.min(), now)
     }
 
     /// Why there is nobody to choose.
