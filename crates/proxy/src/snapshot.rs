@@ -32,6 +32,7 @@ use crate::filter;
 use crate::gate::Patience;
 use crate::gates::Limited;
 use crate::limit::consumer::OfConsumer;
+use crate::limit::seen::Seen;
 use crate::observe::access_log::AccessLog;
 use crate::observe::diagnostic::Diagnostics;
 use crate::observe::metrics::{Collector, Registry};
@@ -87,7 +88,7 @@ pub fn build(
     let mut problems = Problems::new();
     let shared =
         before.map_or_else(|| start(secret, &document.process, observe), |before| before.shared.clone());
-    load_lists(&mut model, &mut problems);
+    load_listeners(&mut model, &shared, &mut problems);
     let tunnels = before.map_or_else(|| first_tunnels(observe), |before| Arc::clone(&before.tunnels));
     load_filters(&mut model, &shared, &mut problems);
     let consumer_limits = consumer_limits(&model, &shared, &mut problems);
@@ -144,21 +145,25 @@ fn first_tunnels((registry, diagnostics): (&Registry, &Diagnostics)) -> Arc<Tunn
     tunnels
 }
 
-/// Reads the lists of who may come in through listeners.
-fn load_lists(model: &mut Model, problems: &mut Problems) {
+/// Reads the lists of who may come in through listeners, and takes what limits how much runs there.
+fn load_listeners(model: &mut Model, shared: &filter::Shared, problems: &mut Problems) {
     let at = At::root().key("listeners");
     for listener in &mut model.listeners {
         let at = at.key(&*listener.name).key("ip_access");
         // Nobody else has it yet: the model was made for this.
-        if let Some(access) = Arc::get_mut(listener).and_then(|listener| listener.access.as_mut()) {
+        let Some(listener) = Arc::get_mut(listener) else { continue };
+        if let Some(access) = &mut listener.access {
             access.read(&at, problems);
+        }
+        if let Some(requests) = &mut listener.requests {
+            requests.load(&shared.gates, &listener.name);
         }
     }
 }
 
 /// Reads the files of filters, and of actions that have some.
 fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Problems) {
-    let routes = At::root().key("routes");
+    let (routes, seen) = (At::root().key("routes"), Seen::default());
     for (route, place) in model.routes.iter_mut().zip(0..) {
         let route_at = routes.index(place);
         let at = route_at.key("filters");
@@ -175,6 +180,7 @@ fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Probl
             upstream,
             consumers: &model.consumers,
             upstreams: &model.upstreams,
+            seen: &seen,
         };
         for (filter, place) in route.filters.iter_mut().zip(0..) {
             filter.load(&loading, &at.index(place), problems);

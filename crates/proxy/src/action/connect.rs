@@ -126,7 +126,7 @@ impl Forward {
         head: &RequestHead,
     ) -> Result<Box<Connection>, Failure> {
         if let Some(gate) = &local.shared.gate {
-            let permit = gate.enter(scene.world).await?;
+            let permit = gate.enter(scene.world, exchange.priority).await?;
             exchange.held.keep(permit, scene.world, exchange.started);
         }
         let mut tried = Tried::default();
@@ -144,7 +144,8 @@ impl Forward {
             match connect(scene, local, exchange, &choice).await {
                 Ok(connection) => return Ok(connection),
                 Err(failure) => {
-                    if !retry::may_retry(class(failure), Sent::Nothing, Idempotent::No, tries, self.attempts) {
+                    if !retry::may_retry(class(failure), Sent::Nothing, Idempotent::No, tries, self.attempts)
+                    {
                         return Err(failure);
                     }
                     failed = Some(failure);
@@ -179,6 +180,7 @@ async fn connect(
 ) -> Result<Box<Connection>, Failure> {
     let (endpoint, policy) = (&local.shared.endpoints[choice.index], &local.shared.policy);
     let attempt = Attempt::begin((scene.world, scene.events), local, choice);
+    endpoint.turn(policy, scene.world).await?;
     let started = scene.world.clock.now();
     let header = policy.proxy_protocol.map_or(Vec::new(), |version| version.connection(exchange));
     let how = Dial { connect: policy.timeouts.connect, header: &header };

@@ -268,7 +268,7 @@ impl Forward {
         (terms, tried): ((Persist, Option<Limit>), &mut Tried),
     ) -> Result<Acted, Failure> {
         if let Some(gate) = &local.shared.gate {
-            let permit = gate.enter(scene.world).await?;
+            let permit = gate.enter(scene.world, exchange.priority).await?;
             exchange.held.keep(permit, scene.world, exchange.started);
         }
         let mut failed: Option<Attempt> = None;
@@ -352,9 +352,10 @@ impl Forward {
         // Tunnels that end while they are taken are many when their connectors deregister.
         let mut resends = if local.shared.tunnels.is_some() { STALE_TUNNELS } else { 1 };
         let lost = |failure| Lost { failure, sent: Sent::Nothing, scope: Scope::Exchange };
+        local.shared.endpoints[index].turn(&local.shared.policy, scene.world).await.map_err(lost)?;
         loop {
             let place = match &local.shared.endpoints[index].gate {
-                Some(gate) => Some(gate.enter(scene.world).await.map_err(lost)?),
+                Some(gate) => Some(gate.enter(scene.world, exchange.priority).await.map_err(lost)?),
                 None => None,
             };
             let pooled = if resends > 0 { reach.pooled(now, care) } else { None };

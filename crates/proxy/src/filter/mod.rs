@@ -26,6 +26,7 @@ use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::gates::Gates;
 use crate::limit::Limits;
+use crate::limit::seen::Seen;
 use crate::problem::{At, Problems};
 use crate::redis::Connections;
 use crate::scene::Scene;
@@ -128,6 +129,8 @@ pub struct Loading<'a> {
     pub consumers: &'a Arc<Consumers>,
     /// The upstreams, in the model's order.
     pub upstreams: &'a [(Arc<str>, Policy)],
+    /// The limits that were loaded before.
+    pub seen: &'a Seen,
 }
 
 /// What the filters of a process share. It outlives every snapshot.

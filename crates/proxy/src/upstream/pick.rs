@@ -73,6 +73,10 @@ enum Crowd {
 }
 
 impl Upstream {
+    fn has_room(&self, index: usize, now: Moment) -> bool {
+        self.endpoints[index].has_room(&self.policy, now)
+    }
+
     /// Where an endpoint stands.
     pub fn standing(&self, index: usize, now: Moment) -> Standing {
         let Endpoint { policy, live, .. } = &self.endpoints[index];
@@ -104,7 +108,7 @@ impl View for Members<'_> {
     }
 
     fn available(&self, index: usize) -> bool {
-        self.may_take(index) && (self.crowd == Crowd::Joined || self.upstream.endpoints[index].has_room())
+        self.may_take(index) && (self.crowd == Crowd::Joined || self.upstream.has_room(index, self.now))
     }
 
     fn weight(&self, index: usize) -> f64 {
@@ -197,8 +201,8 @@ impl Local {
         let threshold = upstream.policy.panic_threshold;
         let candidates = selection::candidates(upstream.endpoints.len(), standing, tried, threshold);
         let mut members = Members { upstream, tried, now, candidates, crowd: Crowd::Joined };
-        let limited = upstream.policy.pool.max_requests.is_some();
-        if limited && (0..members.len()).any(|at| members.may_take(at) && upstream.endpoints[at].has_room()) {
+        let limited = upstream.policy.pool.max_requests.is_some() || upstream.policy.pool.rate.is_some();
+        if limited && (0..members.len()).any(|at| members.may_take(at) && upstream.has_room(at, now)) {
             members.crowd = Crowd::Avoided;
         }
         members
