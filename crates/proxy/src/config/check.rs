@@ -188,7 +188,8 @@ fn check_listener(
         access: (listener.ip_access.as_ref())
             .and_then(|config| IpAccess::build(config, &at.key("ip_access"), problems)),
         connections_per_client: limits.connections_per_client.map(NonZeroU32::get),
-        requests: limits.requests.map(NonZeroU32::get),
+        requests: (limits.requests.as_ref())
+            .and_then(|setting| setting.check(&at.key("limits").key("requests"), problems)),
         datagram: size(limits.datagram, LONGEST_DATAGRAM).min(LONGEST_DATAGRAM),
         requests_per_connection: limits
             .requests_per_connection

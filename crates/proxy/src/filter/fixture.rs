@@ -49,7 +49,9 @@ impl Stage {
 /// What a filter of route "shop" is loaded with where nobody is known.
 pub(crate) fn loading(shared: &Shared) -> Loading<'_> {
     static NOBODY: LazyLock<Arc<Consumers>> = LazyLock::new(Arc::default);
-    Loading { shared, route: "shop", upstream: None, consumers: &NOBODY }
+    // A document of its own each time; a test has a few.
+    let seen = Box::leak(Box::default());
+    Loading { shared, route: "shop", upstream: None, consumers: &NOBODY, seen }
 }
 
 /// The consumers of a table in TOML.

@@ -26,6 +26,7 @@ use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::gates::Gates;
 use crate::limit::Limits;
+use crate::limit::seen::Seen;
 use crate::problem::{At, Problems};
 use crate::purpose::Purpose;
 use crate::redis::Connections;
@@ -137,6 +138,8 @@ pub struct Loading<'a> {
     pub upstream: Option<&'a str>,
     /// Whom the gateway knows.
     pub consumers: &'a Arc<Consumers>,
+    /// The limits that were loaded before.
+    pub seen: &'a Seen,
 }
 
 /// What the filters of a process share. It outlives every snapshot.
