@@ -4,10 +4,13 @@ mod connector;
 mod dark;
 mod events;
 mod exchanges;
+mod load;
 mod raw;
 mod registration;
 mod shared;
+mod streams;
 mod waiting;
+mod websocket;
 
 use sluice_testkit::Gateway;
 

@@ -19,7 +19,7 @@ use crate::action::respond::Respond;
 use crate::address::Address;
 use crate::consumer;
 use crate::filter::ip_access::IpAccess;
-use crate::filter::{self, Filter as _};
+use crate::filter::{self, Filter as _, Known};
 use crate::pipeline::forwarded;
 use crate::problem::{At, Problems};
 use crate::route::{RouteSpec, Streams, Table, parse_time};
@@ -45,9 +45,10 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
         .map(|config| config.check(&At::root().key("dns"), &mut problems))
         .unwrap_or_default();
     let names: Vec<&str> = document.upstreams.keys().map(String::as_str).collect();
+    let known = Known { consumers: &consumers, upstreams: &names };
     let routes: Vec<_> = (document.routes.iter().enumerate())
         .filter_map(|(index, route)| {
-            check_route(route, &names, &At::root().key("routes").index(index), &mut problems)
+            check_route(route, &known, &At::root().key("routes").index(index), &mut problems)
         })
         .collect();
     let access_log = (document.access_log.as_ref())
@@ -413,18 +414,16 @@ fn connect_table(document: &Document, mut specs: Vec<RouteSpec<'_>>, listeners: 
     proxies.then(|| Table::build(&specs, listeners, &mut Problems::new()))
 }
 
-fn check_route(route: &RouteDocument, upstreams: &[&str], at: &At, problems: &mut Problems) -> Option<Route> {
-    let filters: Vec<_> = (route.filters.iter().enumerate())
-        .filter_map(|(index, config)| config.build(&at.key("filters").index(index), problems))
-        .collect();
-    let action = check_action(route, upstreams, at, problems)?;
+fn check_route(route: &RouteDocument, known: &Known<'_>, at: &At, problems: &mut Problems) -> Option<Route> {
+    let filters = filter::build_all(&route.filters, known, &at.key("filters"), problems);
+    let action = check_action(route, known, at, problems)?;
     let listeners = route.matches.listeners.clone().into();
     Some(Route { name: Arc::from(route.name.as_str()), listeners, filters, action })
 }
 
 fn check_action(
     route: &RouteDocument,
-    upstreams: &[&str],
+    Known { consumers, upstreams }: &Known<'_>,
     at: &At,
     problems: &mut Problems,
 ) -> Option<Action> {
@@ -462,7 +461,9 @@ fn check_action(
         return Redirect::build(config, &at.key("redirect"), problems).map(Action::Redirect);
     }
     if let Some(config) = &route.token {
-        return config.check(&at.key("token"), problems).map(|token| Action::Token(Box::new(token)));
+        return config
+            .check(consumers, &at.key("token"), problems)
+            .map(|token| Action::Token(Box::new(token)));
     }
     if let Some(config) = &route.tunnel {
         // Behind the upstreams that are written stands the one of all tunnels.
