@@ -4,6 +4,7 @@
 //! tested with a plain value.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use crate::gate::Held;
 use crate::limit;
 use crate::tls::Secured;
 use crate::tunnels::Wanted;
+use crate::tunnels::watch::Watch;
 
 /// Who is asking, and through which listener.
 #[derive(Clone, Debug)]
@@ -197,6 +199,8 @@ pub struct Exchange {
     pub held: Held,
     /// The tunnels that may carry it, when the request says which.
     pub tunnels: Option<Box<Wanted>>,
+    /// Who watches it on its way through a tunnel.
+    pub watch: Option<Rc<Watch>>,
     /// What a connector announced with it.
     pub registration: Option<Box<Registration>>,
 }
@@ -237,6 +241,7 @@ impl Exchange {
             throttle: None,
             held: Held::default(),
             tunnels: None,
+            watch: None,
             registration: None,
         }
     }

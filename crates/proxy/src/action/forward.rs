@@ -359,16 +359,15 @@ impl Forward {
                 None => None,
             };
             let pooled = if resends > 0 { reach.pooled(now, care) } else { None };
-            let (way, origin) = match pooled {
+            let (mut way, origin) = match pooled {
                 Some(way) => (way, Origin::Reused),
                 // Boxed: a TLS handshake has no room in exchanges that find a connection.
                 // Failed: nobody was reached.
                 None => Box::pin(reach.connect(care)).await.map_err(lost)?,
             };
-            if let Way::Tunnel(slot) = &way
-                && let Some(label) = slot.label()
-            {
-                exchange.endpoint = Arc::clone(label);
+            if let Way::Tunnel(slot, watch) = &mut way {
+                exchange.endpoint = slot.label().map_or_else(Arc::default, Arc::clone);
+                *watch = slot.watched(exchange, &request.head, (scene.world.clock, now));
             }
             if origin == Origin::Fresh {
                 now = scene.world.clock.now();

@@ -30,6 +30,7 @@ use crate::listener::LocalListener;
 use crate::relay::{End, Lasting};
 use crate::route::Lookup;
 use crate::scene::Scene;
+use crate::tunnels::watch::Event;
 use crate::upstream::Events;
 use crate::worker::{Running, Worker};
 
@@ -102,7 +103,10 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
         })
     };
     let mut response = match acted {
-        Ok(Acted::Switched(head, connection)) => return Handled::Switched(head, connection),
+        Ok(Acted::Switched(head, connection)) => {
+            watched(exchange, &head);
+            return Handled::Switched(head, connection);
+        }
         Ok(Acted::Lasting(head, lasting)) => return Handled::Lasting(head, lasting),
         Ok(Acted::Response(mut response)) => {
             exchange.limits.tell(&mut response.head.fields);
@@ -116,7 +120,15 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
         left = interrupted.left;
     }
     mark(place, exchange, &mut response);
+    watched(exchange, &response.head);
     Handled::Response(response)
+}
+
+/// Who watches the exchange learns what its client gets.
+fn watched(exchange: &Exchange, head: &ResponseHead) {
+    if let Some(watch) = &exchange.watch {
+        watch.tell(&Event::Responding(head));
+    }
 }
 
 /// Lets a request in through the listener, maybe after a wait. Cancel-safe.
