@@ -11,6 +11,7 @@ pub mod actor;
 pub mod config;
 mod ends;
 pub mod line;
+mod mailbox;
 mod pool;
 mod registry;
 mod report;
@@ -24,7 +25,6 @@ use std::time::Duration;
 
 use sluice_http::reasons::reasons;
 use sluice_tunnel::registration::{Extensions, Version};
-use tokio::sync::mpsc;
 
 pub use ends::End;
 use line::{Line, Order};
@@ -120,7 +120,7 @@ pub struct Tunnel {
     pub origin: Origin,
     /// What it shares with the tunnels of the same place.
     place: Arc<PlaceShared>,
-    orders: mpsc::UnboundedSender<Order>,
+    orders: mailbox::Sender<Order>,
     in_flight: AtomicUsize,
     exchanges: AtomicU64,
     standing: AtomicU8,
@@ -131,7 +131,7 @@ pub struct Tunnel {
 #[derive(Debug)]
 pub struct Entered {
     tunnel: Arc<Tunnel>,
-    orders: mpsc::UnboundedReceiver<Order>,
+    orders: mailbox::Receiver<Order>,
 }
 
 /// What the tunnels of a place share.
