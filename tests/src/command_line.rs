@@ -48,6 +48,73 @@ async fn check_and_run_refuse_a_bad_document_with_78_and_every_problem() {
 }
 
 #[tokio::test]
+async fn check_refuses_what_a_start_refuses_in_the_same_words() {
+    let scratch = Scratch::new();
+    scratch.write("file", "x");
+    let here = scratch.path().display();
+    let route = |lines: &str| format!("[[routes]]\nname = \"a\"\nrespond = {{}}\n{lines}\n");
+    let filter = |filter: &str| route(&format!("filters = [{{ {filter} }}]"));
+    for (lines, told) in [
+        (filter("acl = { consumers = [\"ana\"] }"), "there is no consumer `ana`"),
+        (filter("forward_auth = { upstream = \"no\", path = \"/\" }"), "there is no upstream `no`"),
+        (filter("api_key = {}"), "no consumer has an API key"),
+        (filter(&format!("basic_auth = {{ file = \"{here}/no\" }}")), "cannot be read"),
+        (filter(&format!("ip_access = {{ deny_file = \"{here}/no\" }}")), "cannot be read"),
+        (filter(&format!("jwt = {{ file = \"{here}/no\" }}")), "cannot be used"),
+        (filter(&format!("jwt = {{ jwks = \"https://a.example\", ca = \"{here}/no\" }}")), "cannot be read"),
+        (
+            filter(&format!("rate_limit = {{ rate = \"1/s\", shared = \"rediss://a?ca={here}/no\" }}")),
+            "cannot be read",
+        ),
+        (
+            format!(
+                "[[routes]]\nname = \"a\"\ntoken = {{ endpoint = \"keys\", issuer = \"i\", directory = \"{here}/file/x\" }}\n"
+            ),
+            "it cannot be made",
+        ),
+        (route("") + &format!("[access_log]\npath = \"{here}/no/log\"\n"), "the access log cannot be opened"),
+        (
+            filter("quota = { limit = 1, period = \"day\" }")
+                + &format!("[process]\nstate = \"{here}/file/x\"\n"),
+            "quotas cannot be kept in",
+        ),
+        (route("[routes.tls]"), "unknown key"),
+    ] {
+        let text = format!("[listeners.web]\naddress = \"127.0.0.1:0\"\n{lines}");
+        let path = scratch.write("bad.toml", &text).display().to_string();
+        let checked = sluice(["check", &path]).finish().await;
+        let run = sluice(["run", &path]).finish().await;
+        assert_eq!((checked.code(), run.code()), (78, 78), "{text}\n{}{}", checked.stderr, run.stderr);
+        assert!(checked.stderr.contains(told), "{text}\n{}", checked.stderr);
+        assert_eq!(checked.stderr, run.stderr, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn check_opens_no_socket_and_writes_no_file() {
+    let (scratch, redis) = (Scratch::new(), Origin::start(Reply::ok("")).await);
+    let (here, server) = (scratch.path().display().to_string(), redis.address());
+    let text = format!(
+        "[process]\nstate = \"{here}/state\"\n\
+         [listeners.web]\naddress = \"unix:{here}/socket\"\n\
+         [access_log]\npath = \"{here}/log\"\n\
+         [[routes]]\nname = \"keys\"\nmatch = {{ path = \"/keys\" }}\n\
+         token = {{ issuer = \"i\", directory = \"{here}/keys\" }}\n\
+         [[routes]]\nname = \"all\"\nrespond = {{}}\nfilters = [\
+         {{ jwt = {{ jwks = \"http://{server}/keys\" }} }}, \
+         {{ rate_limit = {{ rate = \"1/s\", shared = \"redis://{server}\" }} }}, \
+         {{ quota = {{ limit = 1, period = \"day\" }} }}]\n\
+         [consumers.a]\napi_keys = [\"sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683\"]\n"
+    );
+    let path = scratch.write("good.toml", &text).display().to_string();
+    let ended = sluice(["check", &path]).finish().await;
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let there = std::fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(there.collect::<Vec<_>>(), ["good.toml"]);
+    assert_eq!(redis.connections(), 0);
+}
+
+#[tokio::test]
 async fn check_accepts_a_good_document_with_0() {
     let scratch = Scratch::new();
     let path =

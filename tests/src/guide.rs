@@ -1,7 +1,7 @@
 //! What the guide and the README show as TOML is accepted by `sluice check`.
 //!
 //! A block of `toml` is a whole document. One of `toml fragment` is a part of one: what it needs besides, a
-//! listener, the upstreams it names, the route around keys of one, is added here. One of `toml connector` is a file
+//! listener, the upstreams it names, a consumer, the route around keys of one, is added here. One of `toml connector` is a file
 //! of `sluice connect`.
 
 use std::fs;
@@ -49,6 +49,12 @@ fn blocks(page: &str) -> Vec<(usize, Kind, String)> {
     blocks
 }
 
+/// Somebody with credentials of each kind.
+const CONSUMER: &str = "[consumers.acme]\n\
+    api_keys = [\"sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683\"]\n\
+    basic = { password = \"{SHA}L55TUjtiq8FBorTWAZ0jy6g129A=\" }\n\
+    hmac_keys = { k1 = \"0123456789abcdef0123456789abcdef\" }\n";
+
 /// A fragment with what it needs besides.
 fn completed(fragment: &str) -> String {
     let document: DocumentMut = fragment.parse().unwrap_or_else(|error| panic!("{error}\n{fragment}"));
@@ -73,6 +79,9 @@ fn completed(fragment: &str) -> String {
     let document: DocumentMut = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
     if !document.contains_key("listeners") {
         text.push_str("[listeners.web]\naddress = \"127.0.0.1:8080\"\n");
+    }
+    if !document.contains_key("consumers") {
+        text.push_str(CONSUMER);
     }
     let mut named: Vec<String> = Vec::new();
     for route in document.get("routes").and_then(Item::as_array_of_tables).into_iter().flatten() {

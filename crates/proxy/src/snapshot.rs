@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::action::Action;
 use crate::address::Address;
 use crate::circuit::Around;
 use crate::config::document::{Document, Process};
@@ -32,6 +31,7 @@ use crate::filter;
 use crate::gate::Patience;
 use crate::gates::Limited;
 use crate::limit::consumer::OfConsumer;
+use crate::load::{consumer_limits, load_filters, load_lists};
 use crate::observe::access_log::AccessLog;
 use crate::observe::diagnostic::Diagnostics;
 use crate::observe::metrics::{Collector, Registry};
@@ -142,58 +142,6 @@ fn first_tunnels((registry, diagnostics): (&Registry, &Diagnostics)) -> Arc<Tunn
     let collector: Arc<dyn Collector> = Arc::<Tunnels>::clone(&tunnels);
     registry.register(collector);
     tunnels
-}
-
-/// Reads the lists of who may come in through listeners.
-fn load_lists(model: &mut Model, problems: &mut Problems) {
-    let at = At::root().key("listeners");
-    for listener in &mut model.listeners {
-        let at = at.key(&*listener.name).key("ip_access");
-        // Nobody else has it yet: the model was made for this.
-        if let Some(access) = Arc::get_mut(listener).and_then(|listener| listener.access.as_mut()) {
-            access.read(&at, problems);
-        }
-    }
-}
-
-/// Reads the files of filters, and of actions that have some.
-fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Problems) {
-    let routes = At::root().key("routes");
-    for (route, place) in model.routes.iter_mut().zip(0..) {
-        let route_at = routes.index(place);
-        let at = route_at.key("filters");
-        if let Action::Forward(forward) = &mut route.action {
-            forward.load(&shared.circuits, &route.name);
-        }
-        let upstream = match &route.action {
-            Action::Forward(forward) => model.upstreams.get(forward.upstream).map(|(name, _)| &**name),
-            _ => None,
-        };
-        let loading = filter::Loading {
-            shared,
-            route: &route.name,
-            upstream,
-            consumers: &model.consumers,
-            upstreams: &model.upstreams,
-        };
-        for (filter, place) in route.filters.iter_mut().zip(0..) {
-            filter.load(&loading, &at.index(place), problems);
-        }
-        if let Action::Token(token) = &mut route.action {
-            let who = (&model.consumers, &shared.verifier);
-            token.load(who, (&shared.rings, &shared.revoked), &route_at.key("token"), problems);
-        }
-    }
-}
-
-/// The limits of each consumer, by its position.
-fn consumer_limits(model: &Model, shared: &filter::Shared, problems: &mut Problems) -> Vec<OfConsumer> {
-    let at = At::root().key("consumer_limits");
-    let places = (&*shared.redis, &shared.limits);
-    let consumers = model.consumers.all().iter();
-    consumers
-        .map(|consumer| OfConsumer::load(consumer, &model.consumer_limits, places, &at, problems))
-        .collect()
 }
 
 fn upstreams(

@@ -5,7 +5,10 @@ mod exchanges;
 mod load;
 mod raw;
 mod registration;
+mod shared;
+mod streams;
 mod waiting;
+mod websocket;
 
 use sluice_testkit::Gateway;
 

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_http::Request;
 
-use super::{Filter, Flow, Loading};
+use super::{Filter, Flow, Known};
 use crate::closest::closest;
 use crate::consumer::Consumer;
 use crate::exchange::Exchange;
@@ -67,13 +67,13 @@ impl Filter for Acl {
         (problems.iter().count() == found).then(|| Acl { config: config.clone(), when })
     }
 
-    fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
-        let known = || loading.consumers.all().iter().map(|consumer| &*consumer.name);
+    fn find(&mut self, known: &Known<'_>, at: &At, problems: &mut Problems) {
+        let names = || known.consumers.all().iter().map(|consumer| &*consumer.name);
         for (index, name) in self.config.consumers.iter().enumerate() {
-            if loading.consumers.named(name).is_none() {
+            if known.consumers.named(name).is_none() {
                 let at = at.key("consumers").index(index);
                 let problem = problems.add(&at, format!("there is no consumer `{name}`"));
-                if let Some(meant) = closest(name, known()) {
+                if let Some(meant) = closest(name, names()) {
                     problem.hint(format!("did you mean `{meant}`?"));
                 }
             }
@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
     use crate::consumer::{Claims, Consumers};
-    use crate::filter::{Shared, fixture};
+    use crate::filter::fixture;
 
     fn known() -> Arc<Consumers> {
         fixture::consumers("[anna]\ngroups = ['gold', 'late']\n[bob]\ngroups = ['silver']\n[carl]")
@@ -129,8 +129,7 @@ mod tests {
         let at = At::root().key("acl");
         let mut built = Acl::build(&config, &at, &mut problems);
         if let Some(acl) = &mut built {
-            let (shared, consumers) = (Shared::new(b""), known());
-            acl.load(&Loading { consumers: &consumers, ..fixture::loading(&shared) }, &at, &mut problems);
+            acl.find(&Known { consumers: &known(), upstreams: &[] }, &at, &mut problems);
         }
         let told = || problems.iter().map(|problem| format!("{}: {}", problem.at, problem.message)).collect();
         built.filter(|_| problems.is_empty()).ok_or_else(told)

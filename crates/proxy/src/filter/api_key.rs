@@ -12,7 +12,7 @@ use sluice_http::Request;
 use super::challenge::{realm, refuse};
 use super::except::Except;
 use super::lookup::{Forwarded, Found, Lookup, PlaceConfig};
-use super::{Filter, Flow, Loading};
+use super::{Filter, Flow, Known};
 use crate::consumer::{Consumers, identify};
 use crate::credentials::{KeyForm, LONGEST_KEY};
 use crate::exchange::Exchange;
@@ -49,7 +49,7 @@ pub struct ApiKey {
     key: Forwarded,
     except: Except,
     challenge: Arc<str>,
-    /// None until it is loaded: then nobody is let in.
+    /// None until they are known: then nobody is let in.
     consumers: Option<Arc<Consumers>>,
 }
 
@@ -77,13 +77,13 @@ impl Filter for ApiKey {
         })
     }
 
-    fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
-        if !loading.consumers.has_keys() {
+    fn find(&mut self, known: &Known<'_>, at: &At, problems: &mut Problems) {
+        if !known.consumers.has_keys() {
             problems
                 .add(at, "no consumer has an API key: nobody would be let in")
                 .hint("[consumers.NAME] api_keys");
         }
-        self.consumers = Some(Arc::clone(loading.consumers));
+        self.consumers = Some(Arc::clone(known.consumers));
     }
 
     async fn on_request(
@@ -117,7 +117,7 @@ impl Filter for ApiKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::filter::{Shared, fixture};
+    use crate::filter::fixture;
 
     /// Of "key".
     const HASH: &str = "sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683";
@@ -127,10 +127,10 @@ mod tests {
         let mut problems = Problems::new();
         let at = At::root().key("api_key");
         let mut built = ApiKey::build(&config, &at, &mut problems);
-        let (shared, consumers) = (Shared::new(b""), fixture::consumers(consumers));
+        let consumers = fixture::consumers(consumers);
         if let Some(filter) = &mut built {
-            let loading = Loading { consumers: &consumers, ..fixture::loading(&shared) };
-            filter.load(&loading, &at, &mut problems);
+            let known = Known { consumers: &consumers, upstreams: &[] };
+            filter.find(&known, &at, &mut problems);
         }
         let told = || problems.iter().map(|problem| format!("{}: {}", problem.at, problem.message)).collect();
         built.filter(|_| problems.is_empty()).ok_or_else(told)

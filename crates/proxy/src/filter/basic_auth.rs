@@ -19,7 +19,7 @@ use sluice_http::{NameId, Request};
 use super::challenge::{realm, refuse};
 use super::except::Except;
 use super::lookup::Forwarded;
-use super::{Filter, Flow, Loading};
+use super::{Filter, Flow, Known, Loading};
 use crate::consumer::{Consumers, identify};
 use crate::credentials::{Claim, Neighbour, StoredHash, Users, Verifier};
 use crate::exchange::Exchange;
@@ -121,17 +121,20 @@ impl Filter for BasicAuth {
         config.file.iter().map(PathBuf::from).collect()
     }
 
+    fn find(&mut self, known: &Known<'_>, at: &At, problems: &mut Problems) {
+        if self.asked == Asked::Consumers && known.consumers.users().is_empty() {
+            problems
+                .add(at, "without users nobody would be let in")
+                .hint("give it `users` or a `file`, or a consumer `basic`");
+        }
+    }
+
     fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
         if let Some(file) = &self.file {
             self.users.read(file, &at.key("file"), problems);
         }
         if self.asked == Asked::Consumers {
             let consumers = loading.consumers;
-            if consumers.users().is_empty() {
-                problems
-                    .add(at, "without users nobody would be let in")
-                    .hint("give it `users` or a `file`, or a consumer `basic`");
-            }
             if let Err(message) = self.users.join(consumers.users()) {
                 problems.add(at, message);
             }
@@ -326,6 +329,7 @@ mod tests {
             let config: Config = toml_edit::de::from_str(toml).unwrap();
             let mut problems = Problems::new();
             let mut filter = BasicAuth::build(&config, &At::root(), &mut problems).unwrap();
+            filter.find(&Known { consumers: &consumers, upstreams: &[] }, &At::root(), &mut problems);
             let loading = Loading { consumers: &consumers, ..fixture::loading(&shared) };
             filter.load(&loading, &At::root(), &mut problems);
             problems.is_empty().then_some(filter).ok_or(problems)
@@ -350,7 +354,8 @@ mod tests {
         let config = Config::default();
         let mut problems = Problems::new();
         let mut filter = BasicAuth::build(&config, &At::root(), &mut problems).unwrap();
-        filter.load(&fixture::loading(&shared), &At::root(), &mut problems);
+        let nobody = fixture::consumers("");
+        filter.find(&Known { consumers: &nobody, upstreams: &[] }, &At::root(), &mut problems);
         assert_eq!(problems.iter().count(), 1, "no consumer has a password");
     }
 

@@ -49,7 +49,7 @@ impl Stage {
 /// What a filter of route "shop" is loaded with where nobody is known.
 pub(crate) fn loading(shared: &Shared) -> Loading<'_> {
     static NOBODY: LazyLock<Arc<Consumers>> = LazyLock::new(Arc::default);
-    Loading { shared, route: "shop", upstream: None, consumers: &NOBODY, upstreams: &[] }
+    Loading { shared, route: "shop", upstream: None, consumers: &NOBODY }
 }
 
 /// The consumers of a table in TOML.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sluice_http::{Body, FieldName, NameId, Request, RequestHead, Response};
 
 use super::except::Except;
-use super::{Filter, Flow, Loading};
+use super::{Filter, Flow, Known};
 use crate::closest::closest;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
@@ -80,7 +80,7 @@ const ROOM: usize = 4096;
 #[derive(Debug)]
 pub struct ForwardAuth {
     upstream: String,
-    /// None until it is loaded.
+    /// None until it is found.
     index: Option<usize>,
     path: String,
     shown: Vec<FieldName>,
@@ -150,8 +150,8 @@ impl Filter for ForwardAuth {
         })
     }
 
-    fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
-        let names = || loading.upstreams.iter().map(|(name, _)| &**name);
+    fn find(&mut self, known: &Known<'_>, at: &At, problems: &mut Problems) {
+        let names = || known.upstreams.iter().copied();
         self.index = names().position(|name| name == self.upstream);
         if self.index.is_none() {
             let message = format!("there is no upstream `{}`", self.upstream);

@@ -28,7 +28,7 @@ use sluice_http::{Body, FieldName, NameId, Request, RequestHead};
 use super::challenge::{realm, refuse};
 use super::except::Except;
 use super::lookup::Forwarded;
-use super::{Filter, Flow, Loading};
+use super::{Filter, Flow, Known};
 use crate::consumer::{Consumers, identify};
 use crate::credentials::equal;
 use crate::exchange::Exchange;
@@ -75,7 +75,7 @@ pub struct HmacAuth {
     signature: Forwarded,
     except: Except,
     challenge: Arc<str>,
-    /// None until it is loaded: then nobody is let in.
+    /// None until they are known: then nobody is let in.
     consumers: Option<Arc<Consumers>>,
 }
 
@@ -119,12 +119,12 @@ impl Filter for HmacAuth {
         })
     }
 
-    fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
-        if !loading.consumers.has_hmac_keys() {
+    fn find(&mut self, known: &Known<'_>, at: &At, problems: &mut Problems) {
+        if !known.consumers.has_hmac_keys() {
             let problem = problems.add(at, "no consumer signs requests: nobody would be let in");
             problem.hint("[consumers.NAME] hmac_keys");
         }
-        self.consumers = Some(Arc::clone(loading.consumers));
+        self.consumers = Some(Arc::clone(known.consumers));
     }
 
     async fn on_request(
@@ -300,7 +300,7 @@ fn text(head: &RequestHead, names: &[&str]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::filter::{Shared, fixture};
+    use crate::filter::fixture;
 
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const SECRET: &str = "0123456789abcdef";
@@ -310,9 +310,8 @@ mod tests {
         let mut problems = Problems::new();
         let mut filter = HmacAuth::build(&config, &At::root(), &mut problems).unwrap();
         let consumers = fixture::consumers(&format!("[anna]\nhmac_keys = {{ k1 = '{SECRET}' }}"));
-        let shared = Shared::new(b"");
-        let loading = Loading { consumers: &consumers, ..fixture::loading(&shared) };
-        filter.load(&loading, &At::root(), &mut problems);
+        let known = Known { consumers: &consumers, upstreams: &[] };
+        filter.find(&known, &At::root(), &mut problems);
         assert!(problems.is_empty(), "{problems:?}");
         filter
     }

@@ -27,10 +27,10 @@ use crate::failure::Failure;
 use crate::gates::Gates;
 use crate::limit::Limits;
 use crate::problem::{At, Problems};
+use crate::purpose::Purpose;
 use crate::redis::Connections;
 use crate::scene::Scene;
 use crate::token::{Memory, Remotes, Revoked, Rings};
-use crate::upstream::config::Policy;
 
 pub mod acl;
 pub mod api_key;
@@ -68,6 +68,9 @@ pub trait Filter: Debug + Send + Sync + Sized {
     /// Checks and compiles a configuration, which stands at `at`; `None` when it added problems. Pure: what
     /// stands in files is for [`Filter::load`].
     fn build(config: &Self::Config, at: &At, problems: &mut Problems) -> Option<Self>;
+
+    /// Finds what it names elsewhere in the document. Called once, after [`Filter::build`]; pure as well.
+    fn find(&mut self, _known: &Known<'_>, _at: &At, _problems: &mut Problems) {}
 
     /// The files it reads, so that a change of one can be noticed.
     fn files(_config: &Self::Config) -> Vec<PathBuf> {
@@ -116,6 +119,14 @@ pub enum Carries {
     Flows,
 }
 
+/// What else stands in a document.
+pub struct Known<'a> {
+    /// Whom the gateway knows.
+    pub consumers: &'a Arc<Consumers>,
+    /// The names of the upstreams, in the model's order.
+    pub upstreams: &'a [&'a str],
+}
+
 /// What a filter is loaded with.
 pub struct Loading<'a> {
     /// What the filters of the process share.
@@ -126,8 +137,6 @@ pub struct Loading<'a> {
     pub upstream: Option<&'a str>,
     /// Whom the gateway knows.
     pub consumers: &'a Arc<Consumers>,
-    /// The upstreams, in the model's order.
-    pub upstreams: &'a [(Arc<str>, Policy)],
 }
 
 /// What the filters of a process share. It outlives every snapshot.
@@ -158,11 +167,17 @@ pub struct Shared {
 impl Shared {
     /// That of a process that starts; `secret` is its own.
     pub fn new(secret: &[u8]) -> Shared {
+        Shared::for_purpose(Purpose::Running, secret)
+    }
+
+    /// The same, or one with which filters are loaded only to find out what is wrong with them.
+    pub fn for_purpose(purpose: Purpose, secret: &[u8]) -> Shared {
         let verifier = Verifier::new(secret);
         let tokens = Arc::new(Memory::new(verifier.number(b"tokens")));
-        let (redis, key_sets, revoked) = (Arc::default(), Arc::default(), Arc::default());
-        let (gates, circuits, paces) = (Arc::default(), Arc::default(), Arc::default());
-        let (limits, rings) = (Arc::default(), Arc::default());
+        let redis = Arc::new(Connections::new(purpose));
+        let (key_sets, rings) = (Arc::new(Remotes::new(purpose)), Arc::new(Rings::new(purpose)));
+        let limits = Arc::new(Limits::new(purpose));
+        let (gates, circuits, paces, revoked) = Default::default();
         Shared { verifier, redis, key_sets, tokens, rings, revoked, gates, circuits, paces, limits }
     }
 }
@@ -238,6 +253,13 @@ macro_rules! filters {
                 matches!(self, Built::Cors(_))
             }
 
+            /// Finds what it names elsewhere; `at` is its place in the list, as for [`Config::build`].
+            pub fn find(&mut self, known: &Known<'_>, at: &At, problems: &mut Problems) {
+                match self {
+                    $(Built::$name(filter) => filter.find(known, &at.key(<$filter>::NAME), problems),)*
+                }
+            }
+
             /// Reads its files; `at` is its place in the list, as for [`Config::build`].
             pub fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
                 match self {
@@ -298,22 +320,52 @@ filters! {
     GrpcWeb => grpc_web::Translate,
 }
 
-/// Builds a route's filters; `at` is the place of the list. `None` when a problem was added.
-pub fn build_all(configs: &[Config], at: &At, problems: &mut Problems) -> Option<Box<[Built]>> {
-    // All are built before the first `None` counts: every problem is shown at once.
-    let built: Vec<Option<Built>> =
-        configs.iter().enumerate().map(|(index, config)| config.build(&at.index(index), problems)).collect();
-    let found = problems.iter().count();
-    check_order(configs, at, problems);
-    if problems.iter().count() > found {
-        return None;
+/// Builds a route's filters; `at` is the place of the list. Those with a problem are left out.
+pub fn build_all(configs: &[Config], known: &Known<'_>, at: &At, problems: &mut Problems) -> Vec<Built> {
+    let mut filters = Vec::with_capacity(configs.len());
+    for (index, config) in configs.iter().enumerate() {
+        let at = at.index(index);
+        let Some(mut filter) = config.build(&at, problems) else { continue };
+        filter.find(known, &at, problems);
+        filters.push(filter);
     }
-    built.into_iter().collect()
+    check_order(configs, at, problems);
+    filters
+}
+
+/// What is refused because of what stands before it.
+fn check_order(configs: &[Config], at: &At, problems: &mut Problems) {
+    check_cors(configs, at, problems);
+    check_counting(configs, at, problems);
+}
+
+/// A preflight carries no credentials (Fetch standard, section 4.8): whoever asks for some refuses it, and a browser
+/// never sends the request that would have them.
+fn check_cors(configs: &[Config], at: &At, problems: &mut Problems) {
+    let asks = |config: &&Config| {
+        matches!(
+            config,
+            Config::BasicAuth(_)
+                | Config::Jwt(_)
+                | Config::ApiKey(_)
+                | Config::Hmac(_)
+                | Config::ForwardAuth(_)
+                | Config::Acl(_)
+        )
+    };
+    let Some(index) = configs.iter().position(|config| matches!(config, Config::Cors(_))) else { return };
+    if let Some(before) = configs.iter().take(index).find(asks) {
+        let message = format!(
+            "{} refuses preflights, which carry no credentials, before they come here",
+            before.name()
+        );
+        problems.add(&at.index(index).key("cors"), message).hint("write cors first");
+    }
 }
 
 /// What counts by the consumer stands behind what finds out who that is: before it, everybody would be counted
 /// by the address.
-fn check_order(configs: &[Config], at: &At, problems: &mut Problems) {
+fn check_counting(configs: &[Config], at: &At, problems: &mut Problems) {
     let tells = |config: &Config| {
         matches!(config, Config::BasicAuth(_) | Config::Jwt(_) | Config::ApiKey(_) | Config::Hmac(_))
     };
@@ -388,16 +440,30 @@ pub async fn response_phase(
 mod tests {
     use super::*;
 
-    fn chain(toml: &str) -> Box<[Built]> {
+    fn build(toml: &str) -> (Vec<Built>, Problems) {
         #[derive(Deserialize)]
         struct Holder {
             filters: Vec<Config>,
         }
         let holder: Holder = toml_edit::de::from_str(toml).unwrap();
         let mut problems = Problems::new();
-        let built = build_all(&holder.filters, &At::root().key("filters"), &mut problems);
+        let consumers = fixture::consumers(
+            "[a]\napi_keys = ['sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683']\n\
+             hmac_keys = { k = '0123456789abcdef' }",
+        );
+        let known = Known { consumers: &consumers, upstreams: &["u"] };
+        (build_all(&holder.filters, &known, &At::root(), &mut problems), problems)
+    }
+
+    fn chain(toml: &str) -> Vec<Built> {
+        let (built, problems) = build(toml);
         assert!(problems.is_empty(), "{problems:?}");
-        built.unwrap()
+        built
+    }
+
+    fn places(filters: &str) -> Vec<String> {
+        let (_, problems) = build(&format!("filters = [{filters}]"));
+        problems.iter().map(|problem| problem.at.to_string()).collect()
     }
 
     #[test]
@@ -423,17 +489,6 @@ mod tests {
 
     #[test]
     fn what_counts_by_the_consumer_stands_behind_what_knows_it() {
-        let places = |filters: &str| {
-            #[derive(Deserialize)]
-            struct Holder {
-                filters: Vec<Config>,
-            }
-            let holder: Holder = toml_edit::de::from_str(&format!("filters = [{filters}]")).unwrap();
-            let mut problems = Problems::new();
-            let built = build_all(&holder.filters, &At::root(), &mut problems);
-            assert_eq!(built.is_some(), problems.is_empty());
-            problems.iter().map(|problem| problem.at.to_string()).collect::<Vec<_>>()
-        };
         let quota = "{ quota = { limit = 1, period = 'day' } }";
         let limit = "{ concurrency = { limit = 1, per = 'consumer' } }";
         assert_eq!(
@@ -444,6 +499,17 @@ mod tests {
             assert!(places(&right).is_empty(), "{right}");
         }
         assert!(places("{ rate_limit = { rate = '1/s' } }, { api_key = {} }").is_empty());
+    }
+
+    #[test]
+    fn cors_stands_before_what_asks_for_credentials() {
+        let cors = "{ cors = { origins = ['https://a.example'] } }";
+        for asks in ["{ api_key = {} }", "{ forward_auth = { upstream = 'u', path = '/' } }", "{ acl = {} }"]
+        {
+            assert_eq!(places(&format!("{asks}, {cors}")), ["[1].cors"], "{asks}");
+            assert!(places(&format!("{cors}, {asks}")).is_empty(), "{asks}");
+        }
+        assert!(places(&format!("{{ ip_access = {{ deny = ['::1'] }} }}, {cors}")).is_empty());
     }
 
     #[test]

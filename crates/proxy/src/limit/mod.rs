@@ -2,13 +2,13 @@
 //!
 //! [`rate`] and [`quota`] are the two limiters, for filters ([`plan`]) and for consumers ([`consumer`]); [`key`]
 //! says what they count by; [`remote`] counts in Redis,
-//! [`book`] on local disk; [`record`] is what an exchange carries of all that, for its answer, the metrics and
+//! [`book`] and [`sheet`] on local disk; [`record`] is what an exchange carries of all that, for its answer, the metrics and
 //! the access log. The decisions themselves are those of `sluice_traffic::limit`.
 //!
 //! Promise: a rate limit without Redis costs a clock, a keyed hash and one short lock: no allocation, no system
 //! call. What was counted belongs to the process, by what defines a limiter, not to a snapshot: a reload that
 //! does not change a limiter keeps its counts, and limiters that are gone leave nothing behind. Memory is
-//! bounded for all limiters together ([`ROOM`]), not for each.
+//! bounded for all limiters together ([`ROOM`], [`ROOM_OF_SLIDING`]), not for each.
 
 pub mod book;
 pub mod consumer;
@@ -18,6 +18,7 @@ pub mod quota;
 pub mod rate;
 pub mod record;
 pub mod remote;
+pub mod sheet;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -30,14 +31,18 @@ use serde::{Deserialize, Serialize};
 use sluice_traffic::limit::sliding;
 use sluice_traffic::limit::table::Table;
 
+use crate::purpose::Purpose;
 use book::Book;
 
-/// The most bytes for counts of buckets and fixed windows, and the same for sliding windows: room for two
-/// million keys of the one and a million of the other.
+/// The most bytes for counts of buckets and fixed windows: room for two million keys.
 pub const ROOM: usize = 64 * 1024 * 1024;
+
+/// The most bytes for counts of sliding windows: room for a million keys.
+pub const ROOM_OF_SLIDING: usize = 96 * 1024 * 1024;
 
 /// What the limiters of a process have counted. In `filter::Shared`.
 pub struct Limits {
+    purpose: Purpose,
     /// Keys are hashed with what only this process knows: nobody can choose a key that meets another's.
     hasher: RandomState,
     small: Table<1>,
@@ -49,11 +54,12 @@ pub struct Limits {
 
 impl Limits {
     /// Nothing counted, nothing allocated.
-    pub fn new() -> Limits {
+    pub fn new(purpose: Purpose) -> Limits {
         Limits {
+            purpose,
             hasher: RandomState::new(),
             small: Table::new(ROOM),
-            sliding: Table::new(ROOM),
+            sliding: Table::new(ROOM_OF_SLIDING),
             state: OnceLock::new(),
             book: Mutex::default(),
         }
@@ -73,11 +79,15 @@ impl Limits {
         if let Some(book) = &*book {
             return Ok(Arc::clone(book));
         }
-        let opened = Arc::new(match self.state.get() {
-            Some(directory) => Book::open(directory)
-                .map_err(|error| format!("quotas cannot be kept in {}: {error}", directory.display()))?,
-            None => Book::in_memory(),
-        });
+        let opened = match (self.state.get(), self.purpose) {
+            (Some(directory), Purpose::Running) => Book::open(directory),
+            (Some(directory), Purpose::Looking) => Book::check(directory).map(|()| Book::in_memory()),
+            (None, _) => Ok(Book::in_memory()),
+        };
+        let opened = Arc::new(opened.map_err(|error| {
+            let directory = self.state.get().map(|path| path.display().to_string()).unwrap_or_default();
+            format!("quotas cannot be kept in {directory}: {error}")
+        })?);
         *book = Some(Arc::clone(&opened));
         Ok(opened)
     }
@@ -90,7 +100,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits::new()
+        Limits::new(Purpose::Running)
     }
 }
 

@@ -25,6 +25,7 @@ pub use server::Server;
 use crate::observe::diagnostic::Diagnostics;
 use crate::observe::metrics::{Collector, Exposition, Kind};
 use crate::problem::{At, Problems};
+use crate::purpose::Purpose;
 use link::{Link, State};
 
 /// Calls in a row without an answer in time after which Redis counts as gone.
@@ -32,6 +33,7 @@ const SLOW: u32 = 5;
 
 /// The connections of a process to Redis servers: one for each server that somebody uses.
 pub struct Connections {
+    purpose: Purpose,
     known: Mutex<Vec<(Server, Weak<Redis>)>>,
     /// The thread that keeps them: started with the first one.
     thread: OnceLock<mpsc::UnboundedSender<Link>>,
@@ -50,9 +52,10 @@ pub enum Unavailable {
 }
 
 impl Connections {
-    /// None yet, and no thread.
-    pub fn new() -> Connections {
-        Connections { known: Mutex::default(), thread: OnceLock::new(), diagnostics: OnceLock::new() }
+    /// None yet, and no thread. Those that are only looked at are never made, and every call fails.
+    pub fn new(purpose: Purpose) -> Connections {
+        let (known, thread, diagnostics) = Default::default();
+        Connections { purpose, known, thread, diagnostics }
     }
 
     /// Tells the operator from now on when a server comes and goes.
@@ -83,6 +86,9 @@ impl Connections {
         let diagnostics = self.diagnostics.get_or_init(Diagnostics::silent).clone();
         let broken = Arc::clone(&redis.broken);
         let link = Link { server: server.clone(), tls, state: sender, broken, diagnostics };
+        if self.purpose == Purpose::Looking {
+            return Some(redis);
+        }
         // Without the thread nothing is ever sent, and calls fail: `Down`.
         let _ = self.thread.get_or_init(link::start).send(link);
         Some(redis)
@@ -100,7 +106,7 @@ impl Connections {
 
 impl Default for Connections {
     fn default() -> Connections {
-        Connections::new()
+        Connections::new(Purpose::Running)
     }
 }
 
@@ -254,7 +260,7 @@ mod tests {
     use super::*;
 
     fn open(url: &str) -> (Connections, Arc<Redis>) {
-        let connections = Connections::new();
+        let connections = Connections::default();
         let server: Server = url.parse().unwrap();
         let mut problems = Problems::new();
         let redis = connections.open(&server, &At::root(), &mut problems).unwrap();

@@ -13,6 +13,7 @@ use super::keys::{Keys, Source};
 use crate::fetch::{Fetch, Url};
 use crate::observe::diagnostic::Diagnostics;
 use crate::problem::{At, Problems};
+use crate::purpose::Purpose;
 use crate::world::Clock;
 
 /// The most bytes of a key set.
@@ -103,11 +104,17 @@ impl Remote {
 /// The key sets of a process, by how they are kept.
 #[derive(Debug, Default)]
 pub struct Remotes {
+    purpose: Purpose,
     known: Mutex<Vec<(Policy, Weak<Remote>)>>,
     diagnostics: OnceLock<Diagnostics>,
 }
 
 impl Remotes {
+    /// None yet. Those that are only looked at are never fetched.
+    pub fn new(purpose: Purpose) -> Remotes {
+        Remotes { purpose, ..Remotes::default() }
+    }
+
     /// Tells the operator from now on what cannot be fetched.
     pub fn report_to(&self, diagnostics: &Diagnostics) {
         self.diagnostics.get_or_init(|| diagnostics.clone());
@@ -133,7 +140,7 @@ impl Remotes {
         known.push((policy.clone(), Arc::downgrade(&remote)));
         let diagnostics = self.diagnostics.get_or_init(Diagnostics::silent).clone();
         let keeper = Keeper { policy: policy.clone(), fetch, sender, wanted, diagnostics };
-        if tokio::runtime::Handle::try_current().is_ok() {
+        if self.purpose == Purpose::Running && tokio::runtime::Handle::try_current().is_ok() {
             tokio::spawn(keeper.run());
         }
         Some(remote)

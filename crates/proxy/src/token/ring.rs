@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 
 use super::keys::{Keys, Source};
 use super::revoked::Revoked;
+use crate::purpose::{Purpose, could_make};
 use crate::world::Clock;
 
 const SIGNING: &str = "signing-keys.json";
@@ -71,16 +72,19 @@ impl std::fmt::Debug for Ring {
 }
 
 impl Ring {
-    fn open(keeping: &Keeping, now: u64) -> Result<Ring, String> {
-        let directory = &keeping.directory;
-        std::fs::create_dir_all(directory).map_err(|error| format!("it cannot be made: {error}"))?;
-        let path = directory.join(SIGNING);
+    fn open(keeping: &Keeping, now: u64, purpose: Purpose) -> Result<Ring, String> {
+        let path = keeping.directory.join(SIGNING);
+        match purpose {
+            Purpose::Running => std::fs::create_dir_all(&keeping.directory),
+            Purpose::Looking => could_make(&path),
+        }
+        .map_err(|error| format!("it cannot be made: {error}"))?;
         let kept: Vec<Kept> = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|_| format!("{SIGNING} in it is broken"))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(format!("{SIGNING} in it cannot be read: {error}")),
         };
-        let present = renew(kept, keeping, now)?;
+        let present = renew(kept, keeping, (now, purpose))?;
         Ok(Ring { keeping: keeping.clone(), present: Mutex::new(present) })
     }
 
@@ -139,14 +143,14 @@ impl Ring {
             present.kept.clone()
         };
         // When the directory cannot be written the present key goes on.
-        if let Ok(next) = renew(kept, &self.keeping, now) {
+        if let Ok(next) = renew(kept, &self.keeping, (now, Purpose::Running)) {
             *self.present() = next;
         }
     }
 }
 
 /// The keys that are still of use, the newest first, with a new one when the newest is too old; written down.
-fn renew(mut kept: Vec<Kept>, keeping: &Keeping, now: u64) -> Result<Present, String> {
+fn renew(mut kept: Vec<Kept>, keeping: &Keeping, (now, purpose): (u64, Purpose)) -> Result<Present, String> {
     kept.sort_by_key(|key| std::cmp::Reverse(key.made));
     let before = kept.len();
     kept.retain(|key| now < key.made + keeping.rotate + keeping.longest + keeping.rotate);
@@ -160,6 +164,9 @@ fn renew(mut kept: Vec<Kept>, keeping: &Keeping, now: u64) -> Result<Present, St
     }
     let bytes = serde_json::to_vec(&kept).map_err(|error| error.to_string())?;
     let present = present(kept)?;
+    if purpose == Purpose::Looking {
+        return Ok(present);
+    }
     write(&keeping.directory.join(SIGNING), &bytes, 0o600)?;
     write(&keeping.directory.join(PUBLISHED), present.published.as_bytes(), 0o644)?;
     Ok(present)
@@ -220,9 +227,17 @@ async fn keep(ring: Weak<Ring>, clock: Clock) {
 
 /// The rings of a process, by how they are kept.
 #[derive(Debug, Default)]
-pub struct Rings(Mutex<Vec<(Keeping, Weak<Ring>)>>);
+pub struct Rings {
+    purpose: Purpose,
+    known: Mutex<Vec<(Keeping, Weak<Ring>)>>,
+}
 
 impl Rings {
+    /// None yet. Of those that are only looked at nothing is written down.
+    pub fn new(purpose: Purpose) -> Rings {
+        Rings { purpose, ..Rings::default() }
+    }
+
     /// The ring of a directory: the one there is, or what stands in it; made when nothing does.
     ///
     /// # Errors
@@ -232,7 +247,7 @@ impl Rings {
         reason = "keys are replaced on the control thread, beside the workers"
     )]
     pub fn open(&self, keeping: &Keeping, revoked: &Arc<Revoked>) -> Result<Arc<Ring>, String> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|(_, ring)| ring.strong_count() > 0);
         let same = known.iter().find(|(other, _)| other.directory == keeping.directory);
         if let Some((other, ring)) = same
@@ -245,11 +260,11 @@ impl Rings {
             };
         }
         let clock = Clock::start();
-        let ring = Arc::new(Ring::open(keeping, clock.unix().as_secs())?);
+        let ring = Arc::new(Ring::open(keeping, clock.unix().as_secs(), self.purpose)?);
         ring.read_revoked(revoked, clock.unix().as_secs());
         known.push((keeping.clone(), Arc::downgrade(&ring)));
         let weak = Arc::downgrade(&ring);
-        if tokio::runtime::Handle::try_current().is_ok() {
+        if self.purpose == Purpose::Running && tokio::runtime::Handle::try_current().is_ok() {
             tokio::spawn(keep(weak, clock));
         }
         Ok(ring)
@@ -284,7 +299,7 @@ mod tests {
     #[test]
     fn keys_are_made_once_replaced_in_time_and_dropped_when_nothing_needs_them() {
         let (_directory, keeping) = keeping("rotate");
-        let ring = Ring::open(&keeping, 1000).unwrap();
+        let ring = Ring::open(&keeping, 1000, Purpose::Running).unwrap();
         let token = ring.token(("", "JWT"), &Map::new()).unwrap();
         assert!(is_right(&ring, &token));
         let mode = std::fs::metadata(keeping.directory.join(SIGNING)).unwrap().permissions().mode();
@@ -292,14 +307,14 @@ mod tests {
         assert_eq!(std::fs::read_to_string(keeping.directory.join(PUBLISHED)).unwrap(), *ring.published());
         assert!(!ring.published().contains("\"d\""));
 
-        let again = Ring::open(&keeping, 1050).unwrap();
+        let again = Ring::open(&keeping, 1050, Purpose::Running).unwrap();
         assert!(is_right(&again, &token));
         again.look(1099);
         assert_eq!(again.published(), ring.published());
         again.look(1100);
         let newer = again.token(("", "JWT"), &Map::new()).unwrap();
         assert!(is_right(&again, &token) && is_right(&again, &newer) && !is_right(&ring, &newer));
-        let late = Ring::open(&keeping, 1300).unwrap();
+        let late = Ring::open(&keeping, 1300, Purpose::Running).unwrap();
         assert!(!is_right(&late, &token) && is_right(&late, &newer));
     }
 

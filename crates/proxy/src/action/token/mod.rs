@@ -86,8 +86,13 @@ struct Loaded {
 
 impl Config {
     /// Checks it; it stands at `at`.
-    pub fn check(&self, at: &At, problems: &mut Problems) -> Option<Token> {
+    pub fn check(&self, consumers: &Arc<Consumers>, at: &At, problems: &mut Problems) -> Option<Token> {
         let found = problems.iter().count();
+        if self.endpoint != Endpoint::Keys && !consumers.has_keys() && consumers.users().is_empty() {
+            problems
+                .add(at, "no consumer has credentials: nobody could ask")
+                .hint("[consumers.NAME] api_keys");
+        }
         if self.issuer.is_empty() {
             problems.add(&at.key("issuer"), "an issuer has a name");
         }
@@ -138,11 +143,6 @@ impl Token {
         let ring = rings.open(&self.keeping, revoked);
         let told = ring.map_err(|why| format!("{} cannot be used: {why}", self.keeping.directory.display()));
         let Some(ring) = problems.take(&at.key("directory"), told) else { return };
-        if self.endpoint != Endpoint::Keys && !consumers.has_keys() && consumers.users().is_empty() {
-            problems
-                .add(at, "no consumer has credentials: nobody could ask")
-                .hint("[consumers.NAME] api_keys");
-        }
         self.loaded = Some(Loaded {
             ring,
             consumers: Arc::clone(consumers),

@@ -25,6 +25,7 @@ use sluice_http::RequestHead;
 use super::diagnostic::Diagnostics;
 use super::metrics::Registry;
 use super::timestamp::{Style, Timestamp};
+use crate::purpose::could_write;
 
 /// A worker's buffer is handed over when it holds this many bytes.
 const FLUSH_AT: usize = 16 << 10;
@@ -48,6 +49,17 @@ impl AccessLog {
     pub fn open(plan: Plan, registry: &Registry, diagnostics: &Diagnostics) -> io::Result<Arc<AccessLog>> {
         let output = output::open(&plan.place)?;
         AccessLog::start(plan, output, registry, diagnostics)
+    }
+
+    /// Whether it could be opened, without making its file.
+    ///
+    /// # Errors
+    /// As [`AccessLog::open`].
+    pub fn look(plan: &Plan) -> io::Result<()> {
+        match &plan.place {
+            Place::Stdout => Ok(()),
+            Place::File(path) => could_write(path),
+        }
     }
 
     fn start(
