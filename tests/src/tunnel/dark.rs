@@ -66,7 +66,11 @@ async fn the_endpoints_answer_as_the_original_router_does() {
     for (method, path, begins) in [
         ("PUT", "ip/1.2.3", "Invalid request, invalid ip: 1.2.3, action: Add IP, ErrorID: "),
         ("DELETE", "ip/1.2.3.4", "Invalid request, invalid ip: 1.2.3.4, action: Remove IP, ErrorID: "),
-        ("PUT", "service/a%0ab", "Invalid request, invalid service: a\\nb, action: Add service, ErrorID: "),
+        (
+            "PUT",
+            "service/a%3Cb%22",
+            "Invalid request, invalid service: a<b\\\", action: Add service, ErrorID: ",
+        ),
         ("DELETE", "service/x", "Invalid request, invalid service: x, action: Remove service, ErrorID: "),
     ] {
         let (status, said) = text(address, method, path).await;

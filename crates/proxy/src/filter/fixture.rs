@@ -36,7 +36,9 @@ impl Events for Nobody {
 
 /// A stage. Must be called on a `LocalRuntime`: `#[tokio::test(flavor = "local")]`.
 pub(crate) fn stage() -> Stage {
-    Stage { world: World::new(Clock::start(), 1), events: Rc::new(Nobody) }
+    // One clock for all: what a filter counted on one stage is earlier on the next.
+    static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::start);
+    Stage { world: World::new(*CLOCK, 1), events: Rc::new(Nobody) }
 }
 
 impl Stage {

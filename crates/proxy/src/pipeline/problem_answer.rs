@@ -268,8 +268,15 @@ mod tests {
         for &failure in Failure::ALL {
             let fields = answer(failure, &exchange, Form::ProblemJson).head.fields;
             assert_eq!(fields.contains(NameId::Allow), failure == Failure::MethodNotAllowed, "{failure:?}");
-            let wait =
-                [Failure::Overloaded, Failure::RateLimited, Failure::LimitUnavailable, Failure::Draining];
+            let wait = [
+                Failure::Overloaded,
+                Failure::RateLimited,
+                Failure::LimitUnavailable,
+                Failure::TunnelAddressLimit,
+                Failure::TunnelRouteLimit,
+                Failure::TunnelRoutesLimit,
+                Failure::Draining,
+            ];
             let waits = wait.contains(&failure) || failure == Failure::BreakerOpen;
             assert_eq!(fields.contains(NameId::RetryAfter), waits, "{failure:?}");
         }
@@ -319,7 +326,7 @@ mod tests {
                 404 | 405 | 501 | 505 => &[12],
                 408 | 504 => &[4, 14],
                 413 | 414 | 429 | 431 => &[8],
-                417 | 421 => &[9],
+                417 | 421 | 426 => &[9],
                 499 => &[1],
                 500 => &[13],
                 502 | 503 => &[13, 14],

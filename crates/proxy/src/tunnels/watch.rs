@@ -277,3 +277,86 @@ impl fmt::Debug for Watch {
         f.debug_tuple("Watch").field(&self.about.borrow().request_id).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::exchange::Client;
+    use crate::facts::Scheme;
+    use crate::observe::diagnostic::Diagnostics;
+
+    /// Writes down what it is told.
+    struct Notes(Interest, Arc<Mutex<Vec<String>>>);
+
+    impl Watcher for Notes {
+        fn interest(&self) -> Interest {
+            self.0
+        }
+
+        fn event(&self, about: &About, event: &Event<'_>) {
+            let said = match event {
+                Event::Ended(ending) => format!("{} {}", about.request_id, ending.outcome.code()),
+                Event::Sent(bytes) => format!("sent {bytes}"),
+                event => format!("{event:?}"),
+            };
+            self.1.lock().unwrap().push(said);
+        }
+    }
+
+    fn tunnels(interest: Interest) -> (Arc<Tunnels>, Arc<Mutex<Vec<String>>>) {
+        let (tunnels, notes) = (Tunnels::new(&Diagnostics::silent()), Arc::default());
+        tunnels.watch(Arc::new(Notes(interest, Arc::clone(&notes))));
+        (tunnels, notes)
+    }
+
+    fn exchange(clock: Clock) -> Exchange {
+        let client = Client {
+            peer: "192.0.2.7:5000".parse().unwrap(),
+            address: "192.0.2.7".parse().unwrap(),
+            scheme: Scheme::Http,
+            listener: "web".into(),
+            tls: None,
+        };
+        Exchange::begin(client, "r-1".to_owned(), clock.now())
+    }
+
+    #[test]
+    fn the_end_is_told_once_and_nothing_after_it() {
+        let clock = Clock::start();
+        let (tunnels, notes) = tunnels(Interest::Content);
+        let mut exchange = exchange(clock);
+        let watch = tunnels.watch_over(&mut exchange, clock).unwrap();
+        assert!(
+            Rc::ptr_eq(&watch, &tunnels.watch_over(&mut exchange, clock).unwrap()),
+            "one for an exchange"
+        );
+        watch.tell(&Event::Sent(7));
+        watch.end(Ending::from(&exchange));
+        watch.tell(&Event::AnswerReceived);
+        drop((exchange, watch));
+        assert_eq!(notes.lock().unwrap()[..], ["sent 7", "r-1 completed"]);
+    }
+
+    #[test]
+    fn an_exchange_that_is_dropped_has_an_end_too() {
+        let clock = Clock::start();
+        let (tunnels, notes) = tunnels(Interest::Steps);
+        let mut exchange = exchange(clock);
+        tunnels.watch_over(&mut exchange, clock).unwrap().tell(&Event::Sent(7));
+        drop(exchange);
+        assert_eq!(notes.lock().unwrap()[..], ["r-1 client-gone"], "and content is for those who want it");
+    }
+
+    #[test]
+    fn nobody_is_told_where_nobody_watches() {
+        let clock = Clock::start();
+        let tunnels = Tunnels::new(&Diagnostics::silent());
+        assert!(tunnels.watch_over(&mut exchange(clock), clock).is_none());
+        tunnels.set_trace(Some(Interest::Steps));
+        assert!(tunnels.watch_over(&mut exchange(clock), clock).is_some());
+        tunnels.set_trace(None);
+        assert!(tunnels.watch_over(&mut exchange(clock), clock).is_none());
+    }
+}
