@@ -224,14 +224,16 @@ async fn a_token_is_there_once_and_of_a_bounded_length() {
         (&[("Authorization", &*bearer)][..], 200),
         (&[("Authorization", &*bearer), ("Authorization", &*bearer)], 401),
         (&[("Authorization", "Bearer x"), ("authorization", &*bearer)], 401),
-        (&[("Authorization", &*huge)], 401),
+        // Longer than any field may be here.
+        (&[("Authorization", &*huge)], 431),
         (&[("Authorization", &*format!("{bearer}.{token}"))], 401),
         (&[("Authorization", &*format!("{bearer}, {bearer}"))], 401),
         (&[("Authorization", "Bearer")], 401),
         (&[("Authorization", "Bearer ...")], 401),
     ] {
         let answer = http::get_with(gateway.address("web"), "/", fields).await;
-        assert_eq!(answer.status, expected, "{fields:?}");
+        let shown: String = format!("{fields:?}").chars().take(99).collect();
+        assert_eq!(answer.status, expected, "{shown}");
         assert!(
             expected == 200 || answer.field("www-authenticate").is_some_and(|it| it.starts_with("Bearer"))
         );

@@ -391,15 +391,22 @@ pub(super) fn given(files: &[Given]) -> Result<Present, String> {
     }
 }
 
+/// Makes the directory when it is not there, or finds out whether it could.
+pub(super) fn stands(directory: &Path, purpose: Purpose) -> Result<(), String> {
+    match purpose {
+        Purpose::Running => std::fs::create_dir_all(directory),
+        Purpose::Looking => could_make(&directory.join(SIGNING)),
+    }
+    .map_err(|error| format!("it cannot be made: {error}"))
+}
+
 /// What stands in a directory; made when nothing does.
 pub(super) fn made(directory: &Path, keeping: &Keeping, now: (u64, Purpose)) -> Result<Present, String> {
     let path = directory.join(SIGNING);
-    let cannot = |error: std::io::Error| format!("it cannot be made: {error}");
+    stands(directory, now.1)?;
     if now.1 == Purpose::Looking {
-        could_make(&path).map_err(cannot)?;
         return renew(read(&path)?.0, directory, keeping, now);
     }
-    std::fs::create_dir_all(directory).map_err(cannot)?;
     let _locked = Locked::take(directory).map_err(|error| format!("it cannot be locked: {error}"))?;
     renew(read(&path)?.0, directory, keeping, now)
 }

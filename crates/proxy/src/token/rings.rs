@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use super::revoked::{Elsewhere, Revoked};
-use super::ring::{Keeping, Origin, Place, Ring, given, made};
+use super::ring::{Keeping, Origin, Place, Ring, given, made, stands};
 use crate::problem::{At, Problems};
 use crate::purpose::Purpose;
 use crate::redis::Connections;
@@ -71,7 +71,13 @@ impl Rings {
         let alive = self.alive();
         let now = Clock::start().unix().as_secs();
         let place = match (&keeping.origin, &keeping.directory) {
-            (Origin::Given(files), _) => Arc::new(Place::new(given(files)?)),
+            (Origin::Given(files), directory) => {
+                directory.as_deref().map_or(Ok(()), |directory| {
+                    let cannot = |why| format!("{} cannot be used: {why}", directory.display());
+                    stands(directory, self.purpose).map_err(cannot)
+                })?;
+                Arc::new(Place::new(given(files)?))
+            }
             (Origin::Made { .. }, None) => return Err("keys are made in a directory".to_owned()),
             (Origin::Made { .. }, Some(directory)) => {
                 let is_made = |ring: &&Arc<Ring>| {
