@@ -1,5 +1,6 @@
 //! gRPC with tonic on both sides: every kind of call, statuses, deadlines, cancellation, many calls.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +19,7 @@ use tonic::{Code, Request, Response, Status};
 
 /// Messages are bytes: nothing here depends on what they mean.
 #[derive(Clone, Copy, Default)]
-struct Raw;
+pub(crate) struct Raw;
 
 impl Codec for Raw {
     type Encode = Bytes;
@@ -57,10 +58,10 @@ impl Decoder for Raw {
 
 /// What the service has seen.
 #[derive(Default)]
-struct Seen {
-    cancelled: AtomicUsize,
-    holding: AtomicUsize,
-    connections: AtomicUsize,
+pub(crate) struct Seen {
+    pub(crate) cancelled: AtomicUsize,
+    pub(crate) holding: AtomicUsize,
+    pub(crate) connections: AtomicUsize,
 }
 
 /// `Each` echoes every message as it comes, `Fail` ends with the code that the first message names, `Hold`
@@ -137,8 +138,8 @@ impl tonic::server::NamedService for Echo {
     const NAME: &'static str = "test.Echo";
 }
 
-/// Starts the service and a gateway before it.
-async fn start(more: &str) -> (Gateway, Arc<Seen>) {
+/// Starts the service.
+pub(crate) async fn serve() -> (SocketAddr, Arc<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let echo = Echo::default();
@@ -157,6 +158,12 @@ async fn start(more: &str) -> (Gateway, Arc<Seen>) {
         let server = tonic::transport::Server::builder().add_service(echo);
         server.serve_with_incoming(ReceiverStream::new(incoming)).await.unwrap();
     });
+    (address, seen)
+}
+
+/// Starts the service and a gateway before it.
+async fn start(more: &str) -> (Gateway, Arc<Seen>) {
+    let (address, seen) = serve().await;
     let gateway = Gateway::start(&format!(
         "[process]\nworkers = 1\nadmin = {{ address = \"127.0.0.1:0\" }}\n\n\
          [listeners.web]\naddress = \"127.0.0.1:0\"\n\n\
@@ -168,9 +175,9 @@ async fn start(more: &str) -> (Gateway, Arc<Seen>) {
     (gateway, seen)
 }
 
-type Client = tonic::client::Grpc<tonic::transport::Channel>;
+pub(crate) type Client = tonic::client::Grpc<tonic::transport::Channel>;
 
-async fn client(gateway: &Gateway) -> Client {
+pub(crate) async fn client(gateway: &Gateway) -> Client {
     let endpoint =
         tonic::transport::Endpoint::from_shared(format!("http://{}", gateway.address("web"))).unwrap();
     let mut client = tonic::client::Grpc::new(within("a channel", endpoint.connect()).await.unwrap());
@@ -178,11 +185,11 @@ async fn client(gateway: &Gateway) -> Client {
     client
 }
 
-fn method(name: &str) -> PathAndQuery {
+pub(crate) fn method(name: &str) -> PathAndQuery {
     PathAndQuery::try_from(format!("/test.Echo/{name}")).unwrap()
 }
 
-fn messages(count: usize) -> Vec<Bytes> {
+pub(crate) fn messages(count: usize) -> Vec<Bytes> {
     (0..count).map(|n| Bytes::from(format!("message {n} {}", "x".repeat(n * 10)))).collect()
 }
 

@@ -37,6 +37,8 @@ cargo xtask COMMAND
                                        nginx, HAProxy and Sluice with equal jobs, loaded in turn
   bench filters [--only ROW] [--seconds N] [--rounds N] [--connections N]
                                        what each filter adds to a request, in CPU
+  bench tunnel [--only requests|idle|bulk] [--seconds N] [--rounds N] [--connections N]
+                                       reverse tunnels beside plain proxying; fails when a bar is missed
   bench idle [--connections N]         memory of idle keep-alive connections
   bench routes | balance               micro-benchmarks of route lookup and endpoint choice
 ";

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::Failed;
-use crate::step::{find, output, run};
+use crate::step::{cargo, find, output, run};
 
 /// A program and the package it comes from.
 struct Need {
@@ -67,6 +67,12 @@ pub(crate) fn install_python(folder: &Path) -> Result<(), Failed> {
     pip.args(["-m", "pip", "--isolated", "--disable-pip-version-check", "install", "--quiet", "--upgrade"]);
     run(pip.arg("--target").arg(&beside).args(PYTHON))?;
     fs::rename(&beside, folder).map_err(|error| format!("cannot write {}: {error}", folder.display()))
+}
+
+/// Builds the router of crates.io that tests run into this folder; about a minute on two cores, once.
+pub(crate) fn build_router(folder: &Path) -> Result<(), Failed> {
+    let manifest = ["build", "--locked", "--quiet", "--manifest-path", "tests/peers/scr-router/Cargo.toml"];
+    run(cargo(manifest).arg("--target-dir").arg(folder))
 }
 
 /// The sentence for programs that are missing.

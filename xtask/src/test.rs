@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use crate::Failed;
-use crate::packages::{how_to_install, install_missing, install_python};
+use crate::packages::{build_router, how_to_install, install_missing, install_python};
 use crate::step::{announce, built, cargo, flag, run as run_step};
 
 /// Tests that were counted over all test binaries.
@@ -30,6 +30,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failed> {
         let program = built("debug", "sluice");
         let target = program.ancestors().nth(2).ok_or("the program has no folder")?;
         install_python(&target.join("peers/python"))?;
+        build_router(&target.join("peers/scr-router"))?;
     }
     // End-to-end tests run the real program; cargo does not build it for them. The whole workspace, because one
     // package alone would have its dependencies built once more, with fewer features.

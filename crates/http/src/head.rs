@@ -202,10 +202,12 @@ impl RequestHead {
 
 /// The host part of `host[:port]`; an IPv6 literal keeps its brackets.
 pub fn host_of(authority: &str) -> &str {
-    match authority.find(']') {
-        Some(end) => &authority[..=end],
-        None => authority.split(':').next().unwrap_or(""),
-    }
+    let bytes = authority.as_bytes();
+    let end = match bytes.first() {
+        Some(b'[') => bytes.iter().position(|byte| *byte == b']').map(|at| at + 1),
+        _ => bytes.iter().position(|byte| *byte == b':'),
+    };
+    &authority[..end.unwrap_or(bytes.len())]
 }
 
 const fn is_target(byte: u8) -> bool {

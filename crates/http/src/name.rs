@@ -70,40 +70,24 @@ names! {
     XRequestId = "X-Request-Id", XRequestedWith = "X-Requested-With",
 }
 
-const LONGEST: usize = 32;
+/// Where each known name stands in `TEXTS`, plus one, by [`slot`]; 0 where there is none.
+const SLOTS: [u8; 512] = slots();
 
-/// Candidates by length: `BY_LENGTH[n]` is the range of `SORTED` whose names are `n` bytes long.
-const SORTED: [(&str, NameId); TEXTS.len()] = sorted();
-const BY_LENGTH: [(u8, u8); LONGEST + 1] = by_length();
-
-const fn sorted() -> [(&'static str, NameId); TEXTS.len()] {
-    let mut out = [("", NameId::Other); TEXTS.len()];
-    let (mut at, mut length) = (0, 1);
-    while length <= LONGEST {
-        let mut i = 0;
-        while i < TEXTS.len() {
-            if TEXTS[i].0.len() == length {
-                out[at] = TEXTS[i];
-                at += 1;
-            }
-            i += 1;
-        }
-        length += 1;
-    }
-    assert!(at == TEXTS.len(), "a known name is longer than LONGEST");
-    out
+/// The only place where a known name of this form can stand: by its length and two of its letters, the factors
+/// found by trying. A name that is added may need others: the build says so.
+const fn slot(name: &[u8]) -> usize {
+    let (first, other) = (name[0] | 0x20, name[name.len() * 3 / 4] | 0x20);
+    (name.len() * 18 + first as usize * 295 + other as usize * 217) % 512
 }
 
-const fn by_length() -> [(u8, u8); LONGEST + 1] {
-    let mut out = [(0, 0); LONGEST + 1];
+const fn slots() -> [u8; 512] {
+    let mut out = [0; 512];
     let mut i = 0;
-    while i < SORTED.len() {
-        let length = SORTED[i].0.len();
-        if out[length].1 == 0 {
-            out[length].0 = i as u8;
-        }
-        out[length].1 = i as u8 + 1;
+    while i < TEXTS.len() {
+        let at = slot(TEXTS[i].0.as_bytes());
+        assert!(out[at] == 0, "two known names share a slot: try other factors");
         i += 1;
+        out[at] = i as u8;
     }
     out
 }
@@ -112,14 +96,13 @@ impl NameId {
     /// The id of a received name, in any case; `Other` when it is not a known one.
     #[inline]
     pub fn of(name: &[u8]) -> NameId {
-        let Some(&(from, to)) = BY_LENGTH.get(name.len()) else { return NameId::Other };
-        for &(text, id) in &SORTED[from as usize..to as usize] {
-            let text = text.as_bytes();
-            if text[0] | 0x20 == name[0] | 0x20 && text.eq_ignore_ascii_case(name) {
-                return id;
-            }
+        if name.is_empty() {
+            return NameId::Other;
         }
-        NameId::Other
+        match TEXTS.get(usize::from(SLOTS[slot(name)]).wrapping_sub(1)) {
+            Some(&(text, id)) if text.as_bytes().eq_ignore_ascii_case(name) => id,
+            _ => NameId::Other,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_http::{Method, NameId, RequestHead, Version};
+use sluice_tunnel::registration::Registration;
 
 use crate::bandwidth::Throttle;
 use crate::consumer::{Claims, Consumer};
@@ -192,6 +193,8 @@ pub struct Exchange {
     pub held: Held,
     /// The tunnels that may carry it, when the request says which.
     pub tunnels: Option<Box<Wanted>>,
+    /// What a connector announced with it.
+    pub registration: Option<Box<Registration>>,
 }
 
 impl Exchange {
@@ -228,6 +231,7 @@ impl Exchange {
             throttle: None,
             held: Held::default(),
             tunnels: None,
+            registration: None,
         }
     }
 

@@ -56,6 +56,7 @@ enum Does {
     Redirect,
     Token,
     Tunnel,
+    RegisterTunnels,
     /// What the rules say of the destination.
     ForwardProxy(String),
     Forward {
@@ -154,6 +155,7 @@ fn then(route: &Route, model: &Model, (head, scheme): (&RequestHead, Scheme)) ->
         Action::Redirect(_) => Does::Redirect,
         Action::Token(_) => Does::Token,
         Action::Tunnel(_) => Does::Tunnel,
+        Action::RegisterTunnels(_) => Does::RegisterTunnels,
         Action::ForwardProxy(proxy) => Does::ForwardProxy(decision(proxy, head, scheme)),
         Action::Forward(forward) => {
             let (name, policy) = &model.upstreams[forward.upstream];
@@ -179,6 +181,7 @@ impl fmt::Display for Answer {
             Does::Redirect => writeln!(f, "action    redirect"),
             Does::Token => writeln!(f, "action    token"),
             Does::Tunnel => writeln!(f, "action    tunnel"),
+            Does::RegisterTunnels => writeln!(f, "action    register_tunnels"),
             Does::ForwardProxy(decision) => {
                 writeln!(f, "action    forward_proxy")?;
                 writeln!(f, "rules     {decision}")
@@ -213,6 +216,7 @@ impl Answer {
             Does::Redirect => json!({ "filters": then.filters, "action": "redirect" }),
             Does::Token => json!({ "filters": then.filters, "action": "token" }),
             Does::Tunnel => json!({ "filters": then.filters, "action": "tunnel" }),
+            Does::RegisterTunnels => json!({ "filters": then.filters, "action": "register_tunnels" }),
             Does::ForwardProxy(decision) => {
                 json!({ "filters": then.filters, "action": "forward_proxy", "rules": decision })
             }

@@ -274,8 +274,9 @@ impl Control {
         if !tunnels.is_empty() {
             // Clients that came at the last moment may still send their request.
             tokio::time::sleep(LAST_REQUESTS).await;
-            tunnels.drain();
         }
+        // Also without tunnels: none may be opened from now on.
+        tunnels.drain();
         self.ended().await;
         self.close_log();
     }

@@ -32,6 +32,9 @@ use crate::upstream::live::Live;
 use crate::upstream::{Events, Local, Upstream};
 use crate::world::World;
 
+/// The route of tunnel listeners, where routes are named.
+const REGISTRATIONS: &str = "(registrations)";
+
 /// How often idle connections are looked over and the access log is flushed.
 const SWEEP: Duration = Duration::from_millis(200);
 
@@ -74,6 +77,8 @@ pub struct Running {
     pub consumers: Vec<Arc<ConsumerCells>>,
     /// Counters of exchanges without a route.
     pub unrouted: Arc<RouteCells>,
+    /// The same of exchanges of tunnel listeners, and the name of their one route.
+    pub registrations: (Arc<RouteCells>, Arc<str>),
     /// The part of forward proxying, where a route does that.
     pub outward: Option<Rc<Outward>>,
     /// Where exchanges are logged, if they are.
@@ -106,6 +111,7 @@ impl Running {
                 .map(|one| registry.consumer(index, &one.name))
                 .collect(),
             unrouted: registry.route(index, ""),
+            registrations: (registry.route(index, REGISTRATIONS), REGISTRATIONS.into()),
             log: snapshot.log.as_ref().map(|log| RefCell::new(log.writer())),
             listeners: (snapshot.listeners.iter())
                 .map(|(policy, bound)| (Arc::clone(&policy.name), listener(policy, bound)))
@@ -174,6 +180,7 @@ impl Worker {
             routes: Vec::new(),
             consumers: Vec::new(),
             unrouted: gateway.registry.route(index, ""),
+            registrations: (gateway.registry.route(index, REGISTRATIONS), REGISTRATIONS.into()),
             outward: None,
             log: None,
             listeners: HashMap::new(),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::connect::TunnelVersion;
+use crate::connect::{TargetProtocol, TunnelVersion};
 use crate::{cert, check, config, connect, demo, explain, hash_password, make_key, reference, reload, run};
 
 /// How the program ends.
@@ -244,6 +244,9 @@ pub(crate) struct ConnectService {
     /// Where the service is: "http://localhost:5000".
     #[arg(long, value_name = "URL")]
     pub(crate) target: Option<String>,
+    /// What is spoken with the target. Default: auto with https, http1 with http.
+    #[arg(long, value_name = "PROTOCOL", value_enum)]
+    pub(crate) target_protocol: Option<TargetProtocol>,
     /// File with the authorities that may have issued the certificate of an https target.
     #[arg(long, value_name = "FILE")]
     pub(crate) target_ca: Option<String>,

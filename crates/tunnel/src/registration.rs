@@ -39,6 +39,14 @@ impl Version {
         }
     }
 
+    /// "1.0" or "3.0".
+    pub const fn text(self) -> &'static str {
+        match self {
+            Version::V1 => "1.0",
+            Version::V3 => "3.0",
+        }
+    }
+
     fn of(token: &[u8]) -> Option<Version> {
         let token = token.trim_ascii().to_ascii_lowercase();
         match token.strip_prefix(b"cranker_").unwrap_or(&token) {
@@ -51,10 +59,7 @@ impl Version {
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Version::V1 => "1.0",
-            Version::V3 => "3.0",
-        })
+        f.write_str(self.text())
     }
 }
 
@@ -152,16 +157,6 @@ reasons! {
         NoVersion "tunnel-no-version" "none of the versions offered is supported",
         BadRoute "tunnel-bad-route" "the route or the domain is malformed",
         BadName "tunnel-bad-name" "the instance or the component name is malformed or too long",
-    }
-}
-
-impl Unregistered {
-    /// The status it is answered with.
-    pub const fn status(self) -> u16 {
-        match self {
-            Unregistered::NotWebSocket => 426,
-            _ => 400,
-        }
     }
 }
 
@@ -467,9 +462,9 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_opens_no_websocket_is_told_to() {
+    fn a_request_that_opens_no_websocket_is_no_registration() {
         let head = RequestHead::new("GET", "/register");
-        let refused = Registration::read(&head, Purpose::Register, BOTH).unwrap_err();
-        assert_eq!((refused, refused.status()), (Unregistered::NotWebSocket, 426));
+        let read = Registration::read(&head, Purpose::Register, BOTH);
+        assert_eq!(read, Err(Unregistered::NotWebSocket));
     }
 }

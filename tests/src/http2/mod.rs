@@ -3,7 +3,7 @@
 pub(crate) mod client;
 mod floods;
 mod grpc;
-mod origin;
+pub(crate) mod origin;
 mod server;
 mod upstream;
 mod upstream_tls;

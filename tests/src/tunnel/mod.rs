@@ -2,9 +2,13 @@
 
 mod connector;
 mod exchanges;
+mod load;
 mod raw;
 mod registration;
+mod shared;
+mod streams;
 mod waiting;
+mod websocket;
 
 use sluice_testkit::Gateway;
 

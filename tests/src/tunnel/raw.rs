@@ -88,6 +88,11 @@ impl Raw {
         assert_eq!((kind, &payload[..2], &payload[2..]), (CLOSE, &code.to_be_bytes()[..], reason.as_bytes()));
     }
 
+    /// The gateway's end of the connection must come next.
+    pub(super) async fn expect_end(&mut self) {
+        self.wire.expect_closed().await;
+    }
+
     /// The connection breaks.
     pub(super) fn vanish(self) {
         self.wire.reset();

@@ -18,6 +18,7 @@ mod servers;
 mod tcp;
 mod tcp_ends;
 mod tls;
+mod tunnel;
 mod wrk;
 
 use compare::Options;
@@ -28,7 +29,7 @@ use crate::step::{cargo, none_left, number, option, run as run_step};
 
 pub(crate) use tcp::NGINX_STREAM;
 
-const NAMES: &str = "h1, h2, tls, tcp, filters, idle, routes or balance";
+const NAMES: &str = "h1, h2, tls, tcp, filters, tunnel, idle, routes or balance";
 
 pub(crate) fn run(arguments: &[&str]) -> Result<(), Failed> {
     let (what, rest) = arguments.split_first().ok_or_else(|| format!("bench what? {NAMES}"))?;
@@ -39,6 +40,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failed> {
         "tls" => tls::run(&comparison(&mut rest)?),
         "tcp" => tcp::run(&comparison(&mut rest)?),
         "filters" => filters::run(&comparison(&mut rest)?),
+        "tunnel" => tunnel::run(&comparison(&mut rest)?),
         "idle" => {
             let connections = number(&mut rest, "--connections", 10_000)?;
             none_left(&rest)?;
@@ -49,6 +51,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failed> {
         "idle-client" => idle::client(&rest),
         "tcp-origin" => tcp_ends::origin(&rest),
         "tcp-client" => tcp_ends::client(&rest),
+        "tunnel-origin" => tunnel::origin(&rest),
         "routes" => example("sluice-proxy", "bench_routes", &rest),
         "balance" => example("sluice-traffic", "bench_balance", &rest),
         other => Err(format!("no benchmark {other:?}; there are {NAMES}")),

@@ -44,11 +44,20 @@ pub(super) fn used(root: u32) -> Used {
 
 /// Resident memory of the process and its children, in KiB.
 pub(super) fn resident(root: u32) -> u64 {
+    memory(root, "VmRSS:")
+}
+
+/// The most that was ever resident of them, in KiB.
+pub(super) fn peak(root: u32) -> u64 {
+    memory(root, "VmHWM:")
+}
+
+fn memory(root: u32, name: &str) -> u64 {
     tree(root)
         .iter()
         .filter_map(|stat| {
             let status = fs::read_to_string(format!("/proc/{}/status", stat.id)).ok()?;
-            let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+            let line = status.lines().find(|line| line.starts_with(name))?;
             line.split_whitespace().nth(1)?.parse::<u64>().ok()
         })
         .sum()
@@ -93,6 +102,7 @@ mod tests {
 
     #[test]
     fn our_own_memory_is_seen() {
-        assert!(resident(std::process::id()) > 100);
+        let id = std::process::id();
+        assert!(resident(id) > 100 && peak(id) >= resident(id) / 2);
     }
 }

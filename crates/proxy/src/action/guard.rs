@@ -110,6 +110,6 @@ impl Forward {
 fn came(acted: &Result<Acted, Failure>) -> Result<u16, Failure> {
     acted.as_ref().map_err(|failure| *failure).map(|acted| match acted {
         Acted::Response(response) => response.head.status,
-        Acted::Switched(head, _) => head.status,
+        Acted::Switched(head, _) | Acted::Lasting(head, _) => head.status,
     })
 }

@@ -7,13 +7,14 @@ pub mod forward_proxy;
 mod guard;
 mod record;
 pub mod redirect;
+pub mod register_tunnels;
 pub mod respond;
 pub mod token;
 pub mod tunnel;
 
 use sluice_http::{Response, ResponseHead};
 
-use crate::relay::End;
+use crate::relay::{End, Lasting};
 
 /// The action of a route.
 pub enum Action {
@@ -29,6 +30,8 @@ pub enum Action {
     ForwardProxy(Box<forward_proxy::ForwardProxy>),
     /// Send it through a tunnel that the request names.
     Tunnel(tunnel::ThroughTunnel),
+    /// Open tunnels for those who may.
+    RegisterTunnels(Box<register_tunnels::RegisterTunnels>),
 }
 
 /// What an action gives: a response, or a tunnel to switch to.
@@ -37,6 +40,8 @@ pub enum Acted {
     Response(Response),
     /// What follows this head is a tunnel to that end.
     Switched(ResponseHead, Box<dyn End>),
+    /// The same, and the exchange is over with this head.
+    Lasting(ResponseHead, Box<Lasting>),
 }
 
 impl Action {

@@ -14,6 +14,7 @@ use super::streams::{self, Kind};
 use super::{certificates, document};
 use crate::action::Action;
 use crate::action::redirect::Redirect;
+use crate::action::register_tunnels::RegisterTunnels;
 use crate::action::respond::Respond;
 use crate::action::token::{self, Asks};
 use crate::address::Address;
@@ -25,7 +26,6 @@ use crate::problem::{At, Problems};
 use crate::route::{RouteSpec, Streams, Table, parse_time};
 use crate::sockets::{Place, Transport};
 use crate::tls::Spoken;
-use crate::tunnels::config::Admission;
 use crate::upstream::config::Policy;
 use crate::upstream::discovery;
 use crate::value::{ByteSize, Period};
@@ -201,7 +201,7 @@ fn check_listener(
             .filter(|count| *count > 0)
             .unwrap_or(u32::MAX),
         http2: check_http2(&listener.http2, &at.key("http2"), problems),
-        tunnel: check_admission(listener, at, problems),
+        registrations: check_registrations(listener, at, problems),
     })
 }
 
@@ -219,11 +219,13 @@ fn check_times(timeouts: &document::ListenerTimeouts, at: &At, problems: &mut Pr
     }
 }
 
-/// Who may register tunnels, on a listener for that.
-fn check_admission(listener: &Listener, at: &At, problems: &mut Problems) -> Option<Arc<Admission>> {
+/// The one route of a tunnel listener.
+fn check_registrations(listener: &Listener, at: &At, problems: &mut Problems) -> Option<Box<Route>> {
     let config = listener.tunnel.clone().unwrap_or_default();
-    let admission = config.check(&at.key("tunnel"), problems);
-    admission.filter(|_| listener.protocol == Protocol::Tunnel).map(Arc::new)
+    let action = RegisterTunnels::build(&config, &at.key("tunnel"), problems)?;
+    let action = Action::RegisterTunnels(Box::new(action));
+    let route = Route { name: Arc::default(), listeners: Box::default(), filters: Vec::new(), action };
+    (listener.protocol == Protocol::Tunnel).then(|| Box::new(route))
 }
 
 /// RFC 9113 section 6.9.1: the largest window.
@@ -437,19 +439,20 @@ fn check_action(
         route.token.is_some(),
         route.forward_proxy.is_some(),
         route.tunnel.is_some(),
+        route.register_tunnels.is_some(),
     ];
     match actions.iter().filter(|written| **written).count() {
         1 => {}
         0 => {
             problems.add(at, format!("route `{}` does nothing", route.name)).hint(
-                "give it exactly one action: forward, respond, redirect, token, forward_proxy or tunnel",
+                "give it exactly one action: forward, respond, redirect, token, forward_proxy, tunnel or register_tunnels",
             );
             return None;
         }
         _ => {
             problems
                 .add(at, format!("route `{}` has more than one action", route.name))
-                .hint("keep exactly one of forward, respond, redirect, token, forward_proxy and tunnel");
+                .hint("keep exactly one of forward, respond, redirect, token, forward_proxy, tunnel and register_tunnels");
             return None;
         }
     }
@@ -473,6 +476,10 @@ fn check_action(
     if let Some(config) = &route.tunnel {
         // Behind the upstreams that are written stands the one of all tunnels.
         return config.check(upstreams.len(), &at.key("tunnel"), problems).map(Action::Tunnel);
+    }
+    if let Some(config) = &route.register_tunnels {
+        let built = RegisterTunnels::build(config, &at.key("register_tunnels"), problems);
+        return built.map(|register| Action::RegisterTunnels(Box::new(register)));
     }
     let config = route.forward_proxy.as_ref()?;
     let checked = config.check(&at.key("forward_proxy"), problems)?;

@@ -40,7 +40,7 @@ pub struct Document {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<resolve::Config>,
     /// Reverse tunnels: how many there may be, and what gets no traffic. Who may open them is said by listeners of
-    /// protocol "tunnel".
+    /// protocol "tunnel" and by routes with the action register_tunnels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tunnels: Option<tunnels::config::Config>,
     /// One line for each exchange.
@@ -283,7 +283,7 @@ pub struct ListenerLimits {
 }
 
 /// What happens to which requests. Exactly one action stands in it: forward, respond,
-/// redirect, token, forward_proxy or tunnel.
+/// redirect, token, forward_proxy, tunnel or register_tunnels.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -322,6 +322,11 @@ pub struct Route {
     /// Send it through the tunnel that its path or host names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<action::tunnel::Config>,
+    /// Let connectors register tunnels here, as on a listener of protocol "tunnel": on the paths /register and
+    /// /deregister, over HTTP/1.1. /api/registrations, /health and /health/connectors tell what there is. Other paths
+    /// get 404.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub register_tunnels: Option<action::register_tunnels::Config>,
 }
 
 fn yes() -> bool {

@@ -20,7 +20,7 @@ use crate::resolve;
 use crate::route::{Streams, Table};
 use crate::sockets::Place;
 use crate::tls;
-use crate::tunnels::config::{self, Admission};
+use crate::tunnels::config;
 use crate::upstream::config::Policy;
 use crate::value::Network;
 
@@ -86,7 +86,6 @@ pub struct Route {
 }
 
 /// A listener, checked: defaults applied.
-#[derive(Debug)]
 pub struct ListenerPolicy {
     /// Its name.
     pub name: Arc<str>,
@@ -122,8 +121,8 @@ pub struct ListenerPolicy {
     pub requests_per_connection: u32,
     /// HTTP/2.
     pub http2: Http2Policy,
-    /// Who may register tunnels.
-    pub tunnel: Option<Arc<Admission>>,
+    /// The one route of a tunnel listener.
+    pub registrations: Option<Box<Route>>,
 }
 
 /// HTTP/2 on a listener, with defaults.

@@ -91,6 +91,7 @@ fn check_actions(document: &Document, route: &Route, at: &At, problems: &mut Pro
         ("token", route.token.is_some()),
         ("forward_proxy", route.forward_proxy.is_some()),
         ("tunnel", route.tunnel.is_some()),
+        ("register_tunnels", route.register_tunnels.is_some()),
     ] {
         if written {
             problems

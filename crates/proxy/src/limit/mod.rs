@@ -2,13 +2,13 @@
 //!
 //! [`rate`] and [`quota`] are the two limiters, for filters ([`plan`]) and for consumers ([`consumer`]); [`key`]
 //! says what they count by; [`remote`] counts in Redis,
-//! [`book`] on local disk; [`record`] is what an exchange carries of all that, for its answer, the metrics and
+//! [`book`] and [`sheet`] on local disk; [`record`] is what an exchange carries of all that, for its answer, the metrics and
 //! the access log. The decisions themselves are those of `sluice_traffic::limit`.
 //!
 //! Promise: a rate limit without Redis costs a clock, a keyed hash and one short lock: no allocation, no system
 //! call. What was counted belongs to the process, by what defines a limiter, not to a snapshot: a reload that
 //! does not change a limiter keeps its counts, and limiters that are gone leave nothing behind. Memory is
-//! bounded for all limiters together ([`ROOM`]), not for each.
+//! bounded for all limiters together ([`ROOM`], [`ROOM_OF_SLIDING`]), not for each.
 
 pub mod book;
 pub mod consumer;
@@ -18,6 +18,7 @@ pub mod quota;
 pub mod rate;
 pub mod record;
 pub mod remote;
+pub mod sheet;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -33,9 +34,11 @@ use sluice_traffic::limit::table::Table;
 use crate::purpose::Purpose;
 use book::Book;
 
-/// The most bytes for counts of buckets and fixed windows, and the same for sliding windows: room for two
-/// million keys of the one and a million of the other.
+/// The most bytes for counts of buckets and fixed windows: room for two million keys.
 pub const ROOM: usize = 64 * 1024 * 1024;
+
+/// The most bytes for counts of sliding windows: room for a million keys.
+pub const ROOM_OF_SLIDING: usize = 96 * 1024 * 1024;
 
 /// What the limiters of a process have counted. In `filter::Shared`.
 pub struct Limits {
@@ -56,7 +59,7 @@ impl Limits {
             purpose,
             hasher: RandomState::new(),
             small: Table::new(ROOM),
-            sliding: Table::new(ROOM),
+            sliding: Table::new(ROOM_OF_SLIDING),
             state: OnceLock::new(),
             book: Mutex::default(),
         }
@@ -78,7 +81,7 @@ impl Limits {
         }
         let opened = match (self.state.get(), self.purpose) {
             (Some(directory), Purpose::Running) => Book::open(directory),
-            (Some(directory), Purpose::Looking) => Book::look(directory).map(|()| Book::in_memory()),
+            (Some(directory), Purpose::Looking) => Book::check(directory).map(|()| Book::in_memory()),
             (None, _) => Ok(Book::in_memory()),
         };
         let opened = Arc::new(opened.map_err(|error| {

@@ -121,7 +121,7 @@ impl Plan {
             (None, Per::Upstream, Some(upstream)) => upstream,
             _ => owner.route,
         };
-        Manner { kind, name: shown_name(name), force: self.force, show: self.show, limit, window }
+        Manner::new(kind, name, (self.force, self.show), (limit, window))
     }
 }
 

@@ -8,10 +8,11 @@ use std::time::Duration;
 use sluice_http::RequestHead;
 use sluice_traffic::limit::{Decision, Permit};
 
-use super::book::Book;
+use super::book::{Book, Mark as LocalMark};
 use super::key::{Key, Per};
 use super::record::Manner;
 use super::remote::{Mark, Remote};
+use super::sheet::Times;
 use super::{Limits, OnRedisFailure, Uncounted};
 use crate::exchange::Exchange;
 use crate::failure::Failure;
@@ -29,10 +30,17 @@ pub struct Quota {
     span: Span,
     /// How it is applied.
     pub manner: Manner,
-    identity: Box<str>,
-    book: Option<Arc<Book>>,
+    /// What counts on this machine. In a box, as the next.
+    here: Option<Box<Here>>,
     /// In a box, as in [`RateLimit`](super::rate::RateLimit).
     remote: Option<Box<Remote>>,
+}
+
+/// The part of a quota that is on this machine.
+#[derive(Debug)]
+struct Here {
+    book: Arc<Book>,
+    mark: LocalMark,
 }
 
 /// A key, as both places of counting know it.
@@ -40,9 +48,7 @@ pub struct Quota {
 struct Subject {
     local: u64,
     mark: Mark,
-    /// Seconds since 1970.
-    now: u64,
-    end: u64,
+    times: Times,
 }
 
 impl Quota {
@@ -58,7 +64,8 @@ impl Quota {
     ) -> Result<Quota, String> {
         let counts_here = remote.as_ref().is_none_or(|remote| remote.on_failure == OnRedisFailure::Local);
         let book = counts_here.then(|| limits.book()).transpose()?;
-        Ok(Quota { limit, span, manner, identity: identity.into(), book, remote })
+        let here = book.map(|book| Box::new(Here { mark: book.mark(identity), book }));
+        Ok(Quota { limit, span, manner, here, remote })
     }
 
     /// Takes one for a request.
@@ -72,8 +79,8 @@ impl Quota {
         (exchange, head): (&mut Exchange, &RequestHead),
     ) -> Result<(), Failure> {
         let now = world.unix(world.clock.now()).as_secs();
-        let end = end(self.span, now);
-        let subject = per.read(exchange, head, |key| self.subject(key, (now, end)));
+        let times = Times { now, end: end(self.span, now), length: length(self.span).as_secs() };
+        let subject = per.read(exchange, head, |key| self.subject(key, times));
         let decided = match &self.remote {
             None => self.count_here(&subject).map(Some),
             // In a box, since it is large: every exchange would carry its size.
@@ -83,24 +90,24 @@ impl Quota {
         exchange.limits.note(&self.manner, decided).map(|_| ())
     }
 
-    fn subject(&self, key: Key<'_>, (now, end): (u64, u64)) -> Subject {
-        let local = self.book.as_ref().map_or(0, |book| book.hash(&self.identity, key));
+    fn subject(&self, key: Key<'_>, times: Times) -> Subject {
+        let local = self.here.as_ref().map_or(0, |here| here.mark.hash(key));
         let mark = self.remote.as_ref().map_or(Mark::default(), |remote| remote.mark(key));
         // Another period has another name in Redis: gateways whose clocks differ by a second agree on it.
-        let period = u128::from_be_bytes(mark) ^ u128::from(end) << 64;
-        Subject { local, mark: period.to_be_bytes(), now, end }
+        let period = u128::from_be_bytes(mark) ^ u128::from(times.end) << 64;
+        Subject { local, mark: period.to_be_bytes(), times }
     }
 
     fn count_here(&self, subject: &Subject) -> Result<Decision, Uncounted> {
-        let book = self.book.as_ref().ok_or(Uncounted)?;
-        let left = book.take(subject.local, self.limit, (subject.now, subject.end)).map_err(|_| Uncounted)?;
-        let reset = Duration::from_secs(left.end.saturating_sub(subject.now));
+        let Here { book, .. } = self.here.as_deref().ok_or(Uncounted)?;
+        let left = book.take(subject.local, self.limit, subject.times).map_err(|_| Uncounted)?;
+        let reset = Duration::from_secs(left.end.saturating_sub(subject.times.now));
         let permit = left.remaining.map_or(Permit::Refused(reset), |_| Permit::Now);
         Ok(Decision { permit, remaining: left.remaining.unwrap_or(0), reset })
     }
 
     async fn count_there(&self, remote: &Remote, subject: &Subject) -> Result<Option<Decision>, Uncounted> {
-        let left = Duration::from_secs(subject.end.saturating_sub(subject.now));
+        let left = Duration::from_secs(subject.times.end.saturating_sub(subject.times.now));
         match (remote.take_of_quota(self.limit, left, &subject.mark).await, remote.on_failure) {
             (Ok(decision), _) => Ok(Some(decision)),
             (Err(_), OnRedisFailure::Local) => self.count_here(subject).map(Some),

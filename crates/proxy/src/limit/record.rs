@@ -2,7 +2,6 @@
 //!
 //! Promise: an exchange that no limiter has anything to tell the client about carries five bytes of it and a pointer.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,16 +110,37 @@ pub enum Show {
 pub struct Manner {
     /// What it limits.
     pub kind: Kind,
-    /// Its name in answers.
-    pub name: Arc<str>,
     /// Whether it refuses.
     pub force: Force,
-    /// When answers say what is left.
-    pub show: Show,
-    /// How many pass in `window`.
-    pub limit: u64,
-    /// The time in which so many pass.
-    pub window: Duration,
+    shown: Arc<Shown>,
+}
+
+/// What answers say of a limiter, ready but for the numbers that change.
+#[derive(Debug)]
+struct Shown {
+    /// When they say it.
+    when: Show,
+    /// How many pass.
+    limit: u64,
+    /// RateLimit-Policy.
+    policy: Box<[u8]>,
+    /// RateLimit, up to what is left.
+    item: Box<[u8]>,
+}
+
+impl Manner {
+    /// That of a limiter which lets so many pass in so long a time.
+    pub fn new(
+        kind: Kind,
+        name: &str,
+        (force, when): (Force, Show),
+        (limit, window): (u64, Duration),
+    ) -> Manner {
+        let (name, window) = (shown_name(name), seconds(window));
+        let policy = format!("\"{name}\";q={limit};w={window}").into_bytes().into();
+        let item = format!("\"{name}\";r=").into_bytes().into();
+        Manner { kind, force, shown: Arc::new(Shown { when, limit, policy, item }) }
+    }
 }
 
 /// Whether a limiter refuses.
@@ -135,13 +155,10 @@ pub enum Force {
 /// What answers say of one limiter.
 #[derive(Clone, Debug)]
 struct Told {
-    name: Arc<str>,
-    limit: u64,
-    window: u64,
+    shown: Arc<Shown>,
     remaining: u64,
     reset: u64,
     retry_after: Option<u64>,
-    show: Show,
 }
 
 /// What limiters said to an exchange.
@@ -153,9 +170,18 @@ pub struct Record {
     told: Option<Box<List>>,
 }
 
-/// What answers say, of each limiter that has something to say.
-#[derive(Clone, Debug, Default)]
-struct List(Vec<Told>);
+/// What answers say, of each limiter that has something to say: of most routes one.
+#[derive(Clone, Debug)]
+struct List {
+    first: Told,
+    others: Vec<Told>,
+}
+
+impl List {
+    fn iter(&self) -> impl Iterator<Item = &Told> + Clone {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+}
 
 impl Record {
     /// Notes what a limiter says; how long the request has to wait.
@@ -187,8 +213,12 @@ impl Record {
             (Permit::Refused(_), Force::DryRun) => (Ruling::WouldRefuse, Ok(Duration::ZERO)),
         };
         self.count(manner.kind, ruling);
-        if ruling == Ruling::Refused || manner.show == Show::Always {
-            self.told.get_or_insert_default().0.push(Told::new(manner, decision));
+        if ruling == Ruling::Refused || manner.shown.when == Show::Always {
+            let told = Told::new(manner, decision);
+            match &mut self.told {
+                Some(list) => list.others.push(told),
+                None => self.told = Some(Box::new(List { first: told, others: Vec::new() })),
+            }
         }
         ended
     }
@@ -208,27 +238,46 @@ impl Record {
     /// (RFC 9110 section 10.2.3) of the one that refused.
     pub fn tell(&self, fields: &mut Fields) {
         let Some(list) = &self.told else { return };
-        let mut text = Vec::new();
-        let shown = list.0.iter().filter(|told| told.show != Show::Never);
+        let shown = list.iter().filter(|told| told.shown.when != Show::Never);
+        let bytes = |told: &Told| told.shown.policy.len() + told.shown.item.len();
+        let (lines, bytes) = shown.clone().fold((0, 0), |(lines, all), told| (lines + 2, all + bytes(told)));
+        // Once for all: a line has at most so many bytes beside what is ready.
+        fields.reserve(lines + 4, bytes + (lines + 4) * LINE);
+        let (mut text, mut room) = (Vec::with_capacity(bytes + LINE), [0; DIGITS]);
         for told in shown.clone() {
-            let Told { name, limit, window, remaining, reset, .. } = told;
-            let mut field = |field: NameId, written: std::fmt::Arguments<'_>| {
-                text.clear();
-                // Writing into memory does not fail.
-                let _ = text.write_fmt(written);
-                fields.append(field, &text);
-            };
-            field(NameId::RateLimitPolicy, format_args!("\"{name}\";q={limit};w={window}"));
-            field(NameId::RateLimit, format_args!("\"{name}\";r={remaining};t={reset}"));
+            fields.append(NameId::RateLimitPolicy, &told.shown.policy);
+            text.clear();
+            text.extend_from_slice(&told.shown.item);
+            text.extend_from_slice(decimal(told.remaining, &mut room));
+            text.extend_from_slice(b";t=");
+            text.extend_from_slice(decimal(told.reset, &mut room));
+            fields.append(NameId::RateLimit, &text);
         }
-        let mut set = |field: NameId, number: u64| fields.set(field, number.to_string().as_bytes());
+        let mut set = |field: NameId, number: u64| fields.set(field, decimal(number, &mut room));
         if let Some(least) = shown.min_by_key(|told| (told.retry_after.is_none(), told.remaining)) {
-            set(NameId::XRateLimitLimit, least.limit);
+            set(NameId::XRateLimitLimit, least.shown.limit);
             set(NameId::XRateLimitRemaining, least.remaining);
             set(NameId::XRateLimitReset, least.retry_after.unwrap_or(least.reset));
         }
-        if let Some(after) = list.0.iter().filter_map(|told| told.retry_after).max() {
-            fields.set(NameId::RetryAfter, after.to_string().as_bytes());
+        if let Some(after) = list.iter().filter_map(|told| told.retry_after).max() {
+            set(NameId::RetryAfter, after);
+        }
+    }
+}
+
+/// The most digits of a number, and the bytes of a line with two of them and the longest name.
+const DIGITS: usize = 20;
+const LINE: usize = 2 * DIGITS + 24;
+
+/// A number as it is written.
+fn decimal(mut number: u64, room: &mut [u8; DIGITS]) -> &[u8] {
+    let mut first = DIGITS;
+    loop {
+        first -= 1;
+        room[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &room[first..];
         }
     }
 }
@@ -241,22 +290,19 @@ impl Told {
             Permit::Now | Permit::After(_) => None,
         };
         Told {
-            name: Arc::clone(&manner.name),
-            limit: manner.limit,
-            window: seconds(manner.window),
+            shown: Arc::clone(&manner.shown),
             remaining: decision.remaining,
             reset: seconds(decision.reset),
             retry_after,
-            show: manner.show,
         }
     }
 }
 
 /// The name of a limiter as it stands in answers, in quotes (RFC 9651 section 3.3.3): what cannot stand there is
 /// left out.
-pub fn shown_name(name: &str) -> Arc<str> {
+pub fn shown_name(name: &str) -> String {
     let fit = |c: &char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\');
-    name.chars().filter(fit).collect::<String>().into()
+    name.chars().filter(fit).collect()
 }
 
 #[cfg(test)]
@@ -264,8 +310,7 @@ mod tests {
     use super::*;
 
     fn manner(name: &str, force: Force, show: Show) -> Manner {
-        let window = Duration::from_millis(1500);
-        Manner { kind: Kind::RateLimit, name: shown_name(name), force, show, limit: 5, window }
+        Manner::new(Kind::RateLimit, name, (force, show), (5, Duration::from_millis(1500)))
     }
 
     fn decision(permit: Permit, remaining: u64) -> Option<Decision> {
@@ -320,6 +365,13 @@ mod tests {
         assert_eq!(told.len(), 9);
         assert!(told.contains(&"RateLimit: \"c\";r=3;t=3".to_owned()), "{told:?}");
         assert_eq!(told[6..8], ["X-RateLimit-Limit: 5", "X-RateLimit-Remaining: 2"]);
+    }
+
+    #[test]
+    fn numbers_are_written_as_they_are() {
+        for number in [0, 9, 10, 1_000_001, u64::MAX] {
+            assert_eq!(decimal(number, &mut [0; DIGITS]), number.to_string().as_bytes());
+        }
     }
 
     #[test]

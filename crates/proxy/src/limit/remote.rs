@@ -12,7 +12,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use sluice_traffic::Moment;
 use sluice_traffic::limit::bucket::Bucket;
-use sluice_traffic::limit::sliding::{STEPS, Sliding};
+use sluice_traffic::limit::sliding::Sliding;
 use sluice_traffic::limit::{Decision, Entry, Permit};
 
 use super::key::Key;
@@ -21,6 +21,10 @@ use crate::redis::{Redis, Script, Unavailable};
 
 /// How long permits that were taken in advance are kept.
 const HOLD: Duration = Duration::from_millis(100);
+
+/// Into how many steps a sliding window is cut in Redis, and how many of them are counted: the one that runs too.
+/// As many as a hash has room for in its small form, so that the window is hardly longer than its period.
+const STEPS: (u64, u64) = (126, 127);
 
 /// A limiter's part that is in Redis.
 #[derive(Debug)]
@@ -132,8 +136,8 @@ impl Remote {
             }
             Count::Quota { limit, left } => (&SCRIPTS.fixed, [limit as f64, 0.0, left.as_micros() as f64]),
             Count::Sliding(sliding) => {
-                let (limit, step) = sliding.parts();
-                (&SCRIPTS.sliding, [f64::from(limit), micros(step), STEPS as f64])
+                let step = sliding.period().as_micros().div_ceil(u128::from(STEPS.0)).max(1);
+                (&SCRIPTS.sliding, [f64::from(sliding.limit()), step as f64, STEPS.1 as f64])
             }
         };
         let mut call = script.key(format!("sluice:limit:{:032x}", u128::from_be_bytes(*mark)));
@@ -187,11 +191,8 @@ impl Count<'_> {
             }
             Count::Fixed { limit, period } => (limit, per_hundredth(limit, period)),
             Count::Sliding(sliding) => {
-                let (limit, step) = sliding.parts();
-                (
-                    u64::from(limit),
-                    per_hundredth(u64::from(limit), Duration::from_nanos(step) * (STEPS as u32 - 1)),
-                )
+                let limit = u64::from(sliding.limit());
+                (limit, per_hundredth(limit, sliding.period()))
             }
             Count::Quota { .. } => return 1,
         };
@@ -392,7 +393,7 @@ mod tests {
         assert_eq!(batch(&bucket(5_000, 5_000).with_queue(queue)), 1);
         let second = Duration::from_secs(1);
         assert_eq!(Count::Fixed { limit: 5_000, period: second }.batch(), 50);
-        assert_eq!(Count::Sliding(&Sliding::new(5_000, second)).batch(), 49);
+        assert_eq!(Count::Sliding(&Sliding::new(5_000, second)).batch(), 50);
         assert_eq!(Count::Quota { limit: 5_000, left: second }.batch(), 1);
     }
 }

@@ -13,7 +13,7 @@ use super::admit::admit;
 use super::{LocalListener, Open, proxy_header, secure};
 use crate::config::document::Protocol;
 use crate::facts::Scheme;
-use crate::protocol::{Arrival, http1, http2, socks5, tcp, tunnel};
+use crate::protocol::{Arrival, http1, http2, socks5, tcp};
 use crate::stream::{Socket, Stream};
 use crate::tls::Server;
 use crate::wire::Link;
@@ -33,7 +33,8 @@ pub fn arrive(worker: &Rc<Worker>, listener: &Rc<LocalListener>, socket: Socket,
     };
     let open = (Open::count(listener, &worker.connections), counted);
     let (own, listener) = (Rc::clone(worker), Rc::clone(listener));
-    if header || listener.tls.is_some() || shared.protocol != Protocol::Http {
+    let is_http = matches!(shared.protocol, Protocol::Http | Protocol::Tunnel);
+    if header || listener.tls.is_some() || !is_http {
         return worker.world.spawn(async move {
             set_up(own, listener, socket, peer).await;
             drop(open);
@@ -79,9 +80,8 @@ async fn set_up(worker: Rc<Worker>, listener: Rc<LocalListener>, mut socket: Soc
     match listener.shared.protocol {
         Protocol::Tcp => Box::pin(tcp::serve(arrival, listener, link)).await,
         Protocol::Socks5 => Box::pin(socks5::serve(arrival, listener, link)).await,
-        Protocol::Tunnel => Box::pin(tunnel::serve(arrival, listener, link)).await,
         // Datagrams come as no connection.
-        Protocol::Http | Protocol::Udp => {
+        Protocol::Http | Protocol::Tunnel | Protocol::Udp => {
             Box::pin(http1::serve(http1::Session::new(arrival, link), listener)).await;
         }
     }
@@ -102,7 +102,6 @@ async fn arrive_secured(
     match listener.shared.protocol {
         Protocol::Tcp => tcp::serve(arrival, listener, link).await,
         Protocol::Socks5 => socks5::serve(arrival, listener, link).await,
-        Protocol::Tunnel => tunnel::serve(arrival, listener, link).await,
         _ if speaks_http2 => http2::serve(arrival, listener, link).await,
         _ => http1::serve(http1::Session::new(arrival, link), listener).await,
     }

@@ -19,7 +19,11 @@ pub fn note(
 ) -> Instant {
     let now = worker.world.clock.now();
     exchange.phases.total = now.saturating_duration_since(exchange.started);
-    let cells = exchange.route_index.map_or(&running.unrouted, |route| &running.routes[route as usize]);
+    let cells = match exchange.route_index {
+        Some(route) => &running.routes[route as usize],
+        None if listener.shared.registrations.is_some() => &running.registrations.0,
+        None => &running.unrouted,
+    };
     let summary = Summary::from(&*exchange);
     cells.finish(&summary);
     let consumer = exchange.consumer.as_ref().and_then(|consumer| running.consumers.get(consumer.position));

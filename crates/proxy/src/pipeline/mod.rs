@@ -27,7 +27,7 @@ use crate::filter::{self, Entered, Flow, cors};
 
 use crate::limit::consumer::OfConsumer;
 use crate::listener::LocalListener;
-use crate::relay::End;
+use crate::relay::{End, Lasting};
 use crate::route::Lookup;
 use crate::scene::Scene;
 use crate::upstream::Events;
@@ -59,6 +59,8 @@ pub enum Handled {
     Response(Response),
     /// The endpoint switched protocols: the client is told, then both are one tunnel.
     Switched(ResponseHead, Box<dyn End>),
+    /// The same with a tunnel that outlives the exchange.
+    Lasting(ResponseHead, Box<Lasting>),
 }
 
 /// Handles a request. The request stays with the caller, so that what is left of its body can be dealt
@@ -101,6 +103,7 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
     };
     let mut response = match acted {
         Ok(Acted::Switched(head, connection)) => return Handled::Switched(head, connection),
+        Ok(Acted::Lasting(head, lasting)) => return Handled::Lasting(head, lasting),
         Ok(Acted::Response(mut response)) => {
             exchange.limits.tell(&mut response.head.fields);
             response
@@ -186,6 +189,10 @@ fn find<'a>(place: &'a Place<'_>, exchange: &mut Exchange, request: &Request) ->
     exchange.path = normalize::path(request.head.path())?.into_owned();
     hops::check_loop(&request.head)?;
     let model = &place.running.snapshot.model;
+    if let Some(only) = &place.listener.shared.registrations {
+        exchange.route = Arc::clone(&place.running.registrations.1);
+        return Ok(only);
+    }
     let now = place.worker.world.unix(exchange.started).as_secs();
     // A tunnel to where the client likes is only for routes that say so.
     let table = model.table_for(request.head.method).ok_or(Failure::MethodNotAllowed)?;
@@ -252,6 +259,9 @@ async fn act(
         }
         Action::Tunnel(tunnel) => {
             Box::pin(tunnel.run((scene, &place.running.snapshot.tunnels), exchange, request)).await
+        }
+        Action::RegisterTunnels(register) => {
+            register.run((scene, &place.running.snapshot.tunnels), exchange, request)
         }
         Action::Respond(respond) => {
             exchange.outcome = Outcome::Answered;

@@ -124,11 +124,21 @@ fn append_fields(failure: Failure, row: &Row, exchange: &Exchange, head: &mut Re
     match failure {
         // It must be there, even when it is empty (RFC 9110 section 15.5.6).
         Failure::MethodNotAllowed => fields.append(NameId::Allow, exchange.allow.as_bytes()),
-        Failure::Overloaded | Failure::RateLimited | Failure::LimitUnavailable | Failure::Draining => {
+        Failure::Overloaded
+        | Failure::RateLimited
+        | Failure::LimitUnavailable
+        | Failure::TunnelAddressLimit
+        | Failure::TunnelRouteLimit
+        | Failure::TunnelRoutesLimit
+        | Failure::Draining => {
             fields.append(NameId::RetryAfter, b"1");
         }
         // Without a challenge the client is not told which credentials would do; then there is no field.
-        Failure::Unauthenticated if !exchange.challenge.is_empty() => {
+        Failure::TunnelNotWebsocket => {
+            fields.append(NameId::Upgrade, b"websocket");
+            fields.append(NameId::SecWebSocketVersion, b"13");
+        }
+        Failure::Unauthenticated | Failure::TunnelTokenMissing if !exchange.challenge.is_empty() => {
             fields.append(NameId::WwwAuthenticate, exchange.challenge.as_bytes());
         }
         Failure::ProxyUnauthenticated if !exchange.challenge.is_empty() => {

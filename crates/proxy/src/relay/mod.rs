@@ -39,6 +39,15 @@ pub trait End {
     }
 }
 
+/// An end that outlives the exchange that opened it: the exchange is over with the head that switches, and what follows
+/// holds no snapshot.
+pub struct Lasting {
+    /// The end.
+    pub end: Box<dyn End>,
+    /// For how long nothing may move.
+    pub idle: Duration,
+}
+
 /// A connection that belongs to nobody else.
 impl End for Link {
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {

@@ -2,12 +2,14 @@
 //!
 //! A tunnel is an actor ([`actor::Actor`]): it lives on the worker that accepted its connection, and is reached from
 //! exchanges on any worker by messages (`line`). [`Tunnels`] knows all of them (`pool` is one place of it); it
-//! belongs to the process, not to a snapshot, so a reload keeps every tunnel. Read `line`, `actor`, `pool`, `registry`.
+//! belongs to the process, not to a snapshot, so a reload keeps every tunnel. Read `announced` (how one comes to be),
+//! `line`, `actor`, `pool`, `registry`.
 //!
 //! Promise: a tunnel of 1.0 carries one exchange, and one that was not used goes back; who waits is served in order;
 //! every event costs the same however many tunnels and exchanges there are; what a peer can make wait is bounded.
 
 pub mod actor;
+pub mod announced;
 pub mod config;
 mod ends;
 pub mod line;
@@ -23,9 +25,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sluice_http::reasons::reasons;
-use sluice_tunnel::registration::{Extensions, Version};
+use sluice_tunnel::registration::{Extensions, Unregistered, Version};
 use tokio::sync::mpsc;
 
+use crate::failure::Failure;
 pub use ends::End;
 use line::{Line, Order};
 pub use registry::{Missing, Tunnels};
@@ -54,7 +57,7 @@ pub enum Unknown {
 }
 
 reasons! {
-    /// Why a registration was refused, beside what is wrong with its head.
+    /// Why a registration was refused, beside what is wrong with its head. Codes are those of the failures.
     pub enum Refused {
         Address "tunnel-address-denied" "the peer's address is not allowed",
         Token "tunnel-token-missing" "the token is missing or wrong",
@@ -62,19 +65,31 @@ reasons! {
         AddressLimit "tunnel-address-limit" "this address has as many tunnels as it may",
         RouteLimit "tunnel-route-limit" "this route has as many tunnels as it may",
         RoutesLimit "tunnel-routes-limit" "there are as many routes as there may be",
-        Draining "tunnel-draining" "the gateway is stopping",
+        Draining "draining" "the gateway is stopping",
     }
 }
 
-impl Refused {
-    /// The status it is answered with.
-    pub const fn status(self) -> u16 {
-        match self {
-            Refused::Address | Refused::Route => 403,
-            Refused::Token => 401,
-            Refused::AddressLimit | Refused::RouteLimit | Refused::RoutesLimit => 429,
-            Refused::Draining => 503,
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Failure {
+        match refused {
+            Refused::Address => Failure::TunnelAddressDenied,
+            Refused::Token => Failure::TunnelTokenMissing,
+            Refused::Route => Failure::TunnelRouteDenied,
+            Refused::AddressLimit => Failure::TunnelAddressLimit,
+            Refused::RouteLimit => Failure::TunnelRouteLimit,
+            Refused::RoutesLimit => Failure::TunnelRoutesLimit,
+            Refused::Draining => Failure::Draining,
         }
+    }
+}
+
+/// The failure of a registration whose head is not in order.
+fn unregistered(reason: Unregistered) -> Failure {
+    match reason {
+        Unregistered::NotWebSocket => Failure::TunnelNotWebsocket,
+        Unregistered::NoVersion => Failure::TunnelNoVersion,
+        Unregistered::BadRoute => Failure::TunnelBadRoute,
+        Unregistered::BadName => Failure::TunnelBadName,
     }
 }
 

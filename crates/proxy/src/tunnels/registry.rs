@@ -174,12 +174,12 @@ impl Tunnels {
     }
 
     /// Counts a registration that was refused.
-    pub fn note_refused(&self, refused: Refused) {
+    pub(super) fn note_refused(&self, refused: Refused) {
         self.refused[refused as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a registration that was malformed.
-    pub fn note_unregistered(&self, unregistered: Unregistered) {
+    pub(super) fn note_unregistered(&self, unregistered: Unregistered) {
         self.unregistered[unregistered as usize].fetch_add(1, Ordering::Relaxed);
     }
 

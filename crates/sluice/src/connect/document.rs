@@ -43,8 +43,11 @@ pub(crate) struct Document {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Service {
-    /// Where the service is: "http://localhost:5000" or "https://...". It is spoken to in HTTP/1.1.
+    /// Where the service is: "http://localhost:5000" or "https://...".
     pub(crate) target: String,
+    /// What is spoken with the target. Default "auto" with TLS, "http1" without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) protocol: Option<TargetProtocol>,
     /// The first segment of the paths it answers at the gateway; "*" for all that nobody else does. Default: the
     /// service's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,6 +84,18 @@ pub(crate) enum TunnelVersion {
     #[serde(rename = "3.0")]
     #[value(name = "3.0")]
     V3,
+}
+
+/// What is spoken with a target; the words are those of the gateway's upstreams.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TargetProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, and nothing else: without TLS the target must know that (h2c with prior knowledge).
+    Http2,
+    /// What TLS agrees on (ALPN): HTTP/2 if the target speaks it, else HTTP/1.1. Needs TLS.
+    Auto,
 }
 
 /// TLS to a server: it must prove who it is.
@@ -132,6 +147,7 @@ impl Document {
         let name = if is_name { route.clone() } else { "service".to_owned() };
         let published = Service {
             target: service.target.clone().unwrap_or_default(),
+            protocol: service.target_protocol,
             route: (!is_name).then_some(route),
             domain: service.domain.clone(),
             target_tls: service.target_ca.clone().map(|ca| Tls { ca: Some(ca), ..Tls::default() }),

@@ -2,7 +2,7 @@
 //!
 //! A command line becomes a document (`document`), a document becomes a plan (`plan`, with `secure` for TLS), and
 //! each service of the plan is one connector of the library (`sluice-tunnel`) with our dialler (`dial`), a target
-//! that is counted (`target`) and hooks that tell the operator (`events`). `health` shows all of them.
+//! in HTTP/1.1 or HTTP/2 that is counted (`target`) and hooks that tell the operator (`events`). `health` shows all of them.
 //!
 //! Promise: a wrong document starts nothing; on TERM or INT no request that is running is lost before the deadline.
 
@@ -20,9 +20,8 @@ use std::time::Duration;
 
 use sluice_proxy::config::{self, Format, Loaded, Source, SystemEnvironment};
 use sluice_proxy::observe::diagnostic::{Diagnostics, Layout, Level};
-use sluice_tunnel::connector::{
-    Connector, Fixed, Handle, Http1, Http1Settings, LookedUp, Parts, Routers, Stopped,
-};
+use sluice_proxy::world::{Clock, World};
+use sluice_tunnel::connector::{Connector, Fixed, Handle, LookedUp, Parts, Routers, Stopped};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinSet, LocalSet};
 
@@ -31,11 +30,11 @@ use crate::documents::{self, Unusable};
 use crate::run::wall;
 use dial::Dialler;
 use document::Document;
-pub(crate) use document::TunnelVersion;
+pub(crate) use document::{TargetProtocol, TunnelVersion};
 use events::Told;
 use health::{Health, Shown};
 use plan::{Plan, Service};
-use target::{Counted, Counts};
+use target::Counts;
 
 /// What the operator started.
 pub(crate) fn connect(args: &ConnectArgs) -> Exit {
@@ -125,6 +124,8 @@ async fn live(plan: Plan, diagnostics: Diagnostics) -> Exit {
             }
         },
     };
+    // Nothing here asks it for random numbers.
+    let world = World::new(Clock::start(), 0);
     let mut connectors = JoinSet::new();
     let mut shown = Vec::with_capacity(plan.services.len());
     for service in &plan.services {
@@ -134,7 +135,7 @@ async fn live(plan: Plan, diagnostics: Diagnostics) -> Exit {
             service.route(),
             service.target_text
         ));
-        let (connector, one) = start(service, &diagnostics);
+        let (connector, one) = start(service, &diagnostics, &world);
         connectors.spawn_local(connector.run());
         shown.push(one);
     }
@@ -150,19 +151,17 @@ async fn live(plan: Plan, diagnostics: Diagnostics) -> Exit {
 }
 
 /// A connector for a service.
-fn start(service: &Service, diagnostics: &Diagnostics) -> (Connector, Shown) {
+fn start(service: &Service, diagnostics: &Diagnostics, world: &Rc<World>) -> (Connector, Shown) {
     let counts = Rc::new(Counts::default());
     let routers: Rc<dyn Routers> = match service.each_address {
         true => Rc::new(LookedUp(service.routers.clone())),
         false => Rc::new(Fixed(service.routers.clone())),
     };
-    let dial = Rc::new(Dialler::new(service.target_tls.clone()));
-    let target = Http1::new(service.target.clone(), dial, Http1Settings::default());
     let told = Told::new((&service.name, service.headers.clone()), Rc::clone(&counts), diagnostics.clone());
     let parts = Parts {
         routers,
         dial: Rc::new(Dialler::new(service.router_tls.clone())),
-        target: Rc::new(Counted::new(target, Rc::clone(&counts))),
+        target: target::target(service, &counts, world),
         hooks: Rc::new(told),
     };
     let (connector, handle) = Connector::new(service.options.clone(), parts);

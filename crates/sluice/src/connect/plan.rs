@@ -13,7 +13,7 @@ use sluice_proxy::tls::Client;
 use sluice_tunnel::connector::{Address, Options, Security};
 use sluice_tunnel::registration::Version;
 
-use super::document::{self, Document, TunnelVersion};
+use super::document::{self, Document, TargetProtocol, TunnelVersion};
 use super::secure::Wanted;
 
 /// Tunnels to each gateway, at most.
@@ -56,6 +56,7 @@ pub(super) struct Service {
     pub(super) each_address: bool,
     pub(super) headers: Vec<Header>,
     pub(super) target: Address,
+    pub(super) protocol: TargetProtocol,
     /// As it was written.
     pub(super) target_text: String,
     pub(super) router_tls: Option<Arc<Client>>,
@@ -186,6 +187,15 @@ fn check_service(
     if !is_tls && service.target_tls.is_some() {
         problems.add(&tls_at, "the target is not reached over TLS").hint("write https:// instead of http://");
     }
+    let protocol = service.protocol.unwrap_or(match is_tls {
+        true => TargetProtocol::Auto,
+        false => TargetProtocol::Http1,
+    });
+    if protocol == TargetProtocol::Auto && !is_tls {
+        problems
+            .add(&at.key("protocol"), "`auto` asks TLS which protocol is spoken, but this target has none")
+            .hint("write `protocol = \"http2\"` for a target that speaks HTTP/2 without TLS, else \"http1\"");
+    }
     Some(Service {
         name: name.to_owned(),
         options,
@@ -193,6 +203,7 @@ fn check_service(
         each_address: document.each_address,
         headers,
         target,
+        protocol,
         target_text: service.target.clone(),
         router_tls: None,
         target_tls: None,
@@ -252,7 +263,8 @@ fn check_target(text: &str, at: &At, problems: &mut Problems) -> Option<Address>
             None
         }
         None if matches!(scheme, "h2" | "h2c" | "grpc") => {
-            problems.add(at, "targets are spoken to in HTTP/1.1, not in HTTP/2").hint(hint);
+            let problem = problems.add(at, format!("`{scheme}` is no scheme of a target"));
+            problem.hint("write http:// or https://, and protocol = \"http2\" beside it");
             None
         }
         None => {

@@ -12,6 +12,7 @@ reasons! {
         TimedOut "target-timed-out" "took too long",
         Closed "target-closed" "connection closed before the answer",
         Malformed "target-malformed" "malformed answer",
+        NoForm "target-no-form" "the target's protocol has no form for this request",
         Upload "target-upload" "request body incomplete",
         Panicked "target-panicked" "internal error",
     }

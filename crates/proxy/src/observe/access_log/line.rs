@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use sluice_http::{Name, NameId, RequestHead, Version};
+use sluice_tunnel::registration::Registration;
 
 use super::config::{Layout, Plan};
 use super::escape::{self, Escape};
@@ -134,6 +135,9 @@ impl Record<'_> {
         line.text("route", self.exchange.route.as_bytes());
         line.text("upstream", self.exchange.upstream.as_bytes());
         line.text("endpoint", self.exchange.endpoint.as_bytes());
+        if let Some(registration) = &self.exchange.registration {
+            line.registration(registration);
+        }
         line.count("attempts", u64::from(self.exchange.attempts));
         line.millis("duration_ms", Some(phases.total));
         line.millis("connect_ms", Some(phases.connected).filter(|phase| !phase.is_zero()));
@@ -293,6 +297,15 @@ impl Json<'_> {
             redact::target(text, &plan.parameters, escape::json, self.out);
             self.out.push(b'"');
         }
+    }
+
+    /// What a connector announced.
+    fn registration(&mut self, registration: &Registration) {
+        self.text("tunnel.route", registration.route.as_deref().unwrap_or("*").as_bytes());
+        self.text("tunnel.domain", registration.domain.as_deref().unwrap_or_default().as_bytes());
+        self.text("tunnel.component", registration.component.as_bytes());
+        self.text("tunnel.instance", registration.instance.as_deref().unwrap_or_default().as_bytes());
+        self.text("tunnel.version", registration.version.text().as_bytes());
     }
 
     fn display(&mut self, key: &str, address: std::net::IpAddr) {

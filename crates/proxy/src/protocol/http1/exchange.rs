@@ -142,6 +142,10 @@ async fn respond(
             }
             Next::Gone
         }
+        Handled::Lasting(head, lasting) => match writing.switch(exchange, &head).await {
+            Ended::Sent => Next::Tunnel(lasting, exchange.throttle.take()),
+            Ended::Lost => Next::Gone,
+        },
     }
 }
 

@@ -15,8 +15,10 @@ use std::time::Instant;
 
 pub use conn::Conn;
 
-use super::{Arrival, http2};
+use super::{Arrival, http2, tunnel};
+use crate::bandwidth::Throttle;
 use crate::listener::LocalListener;
+use crate::relay::Lasting;
 use crate::wire::Link;
 
 /// What a connection does after an exchange.
@@ -31,6 +33,8 @@ pub enum Next {
     Gone,
     /// It goes on in HTTP/2: the preface stands in the buffer.
     Http2,
+    /// It goes on as a tunnel, at some pace.
+    Tunnel(Box<Lasting>, Option<Box<Throttle>>),
 }
 
 /// One connection and who it belongs to.
@@ -68,6 +72,13 @@ pub async fn serve(session: Session, listener: Rc<LocalListener>) {
                 let Session { arrival, conn } = session;
                 let Some(link) = Rc::into_inner(conn).map(Conn::into_link) else { return };
                 return Box::pin(http2::serve(arrival, listener, link)).await;
+            }
+            Next::Tunnel(lasting, throttle) => {
+                let Session { arrival, conn } = session;
+                // It is part of no configuration any more.
+                drop(listener);
+                let Some(link) = Rc::into_inner(conn).map(Conn::into_link) else { return };
+                return Box::pin(tunnel::serve(arrival.worker, link, lasting, throttle)).await;
             }
             Next::Close => return Box::pin(session.conn.linger(ended)).await,
         }

@@ -13,6 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::SendStream;
 use h2::client::{self, ResponseFuture, SendRequest};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::ping::{Pinger, Sign};
 use super::{Policy, Pool};
@@ -45,10 +46,10 @@ pub struct Connection {
 ///
 /// # Errors
 /// `ConnectFailed` when it closes, `UpstreamInvalid` when it speaks something else.
-pub(in crate::upstream) async fn handshake(
-    stream: Stream,
+pub async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     policy: &Policy,
-) -> Result<(SendRequest<Bytes>, client::Connection<Stream, Bytes>), Failure> {
+) -> Result<(SendRequest<Bytes>, client::Connection<S, Bytes>), Failure> {
     let failure = |error: &h2::Error| match error.is_library() {
         true => Failure::UpstreamInvalid,
         false => Failure::ConnectFailed,

@@ -8,8 +8,7 @@ mod pool;
 mod queue;
 
 pub use config::{Config, Policy};
-pub(super) use connection::handshake;
-pub use connection::{Connection, Slot};
+pub use connection::{Connection, Slot, handshake};
 pub use pool::Pool;
 pub(super) use pool::{Ends, Joined, Opening};
 pub(super) use queue::Waiter;

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use sluice_http::h1::{self, Decoded, Decoder, Framing, Persist, Scanner};
 use sluice_http::{Body, BodyError, Frame, Method, Request, ResponseHead, Source};
 use sluice_traffic::retry::Sent;
@@ -244,7 +245,7 @@ impl Await {
 
 /// Turns what follows the head into a body. A body that is all here gives the connection back at once.
 fn receive(
-    connection: Box<Connection>,
+    mut connection: Box<Connection>,
     head: ResponseHead,
     framing: Framing,
     upload: Upload,
@@ -253,23 +254,38 @@ fn receive(
 ) -> Answer {
     let keep =
         h1::keep_alive(head.version, &head.fields) && framing != Framing::Close && !upload.sender.failed();
-    let mut reply = Reply {
+    let mut decoder = Decoder::new(framing, &terms.limits);
+    let whole = match framing {
+        Framing::None | Framing::Length(0) => Some(Body::Empty),
+        _ => all_here(&mut decoder, &mut connection.link.buffer).map(Body::Full),
+    };
+    if let Some(body) = whole {
+        if keep && upload.finished {
+            terms.pool.give_back(connection);
+        }
+        return Answer::Response(head, body);
+    }
+    let reply = Reply {
         line: Some(Line { connection, upload, guard, pool: Rc::clone(terms.pool) }),
-        decoder: Decoder::new(framing, &terms.limits),
+        decoder,
         keep,
         idle: terms.timeouts.idle,
         total: terms.body_end().cloned(),
         failed: None,
     };
-    let body = match (framing, reply.all_here()) {
-        (Framing::None | Framing::Length(0), _) => {
-            reply.release();
-            Body::Empty
-        }
-        (Framing::Length(_), Some(content)) => Body::Full(content),
-        _ => Body::Stream(Box::new(reply)),
-    };
-    Answer::Response(head, body)
+    Answer::Response(head, Body::Stream(Box::new(reply)))
+}
+
+/// The whole content of known length, when it stands in the buffer already.
+fn all_here(decoder: &mut Decoder, buffer: &mut BytesMut) -> Option<Bytes> {
+    let length = usize::try_from(decoder.left()?).ok()?;
+    if buffer.len() < length {
+        return None;
+    }
+    match decoder.decode(buffer) {
+        Ok(Decoded::Data(content)) => Some(content),
+        _ => None,
+    }
 }
 
 /// What an answer's body holds until it ends.
@@ -292,26 +308,10 @@ struct Reply {
 }
 
 impl Reply {
-    /// The whole content, when it stands in the buffer already; the connection is given back then.
-    fn all_here(&mut self) -> Option<bytes::Bytes> {
-        let length = usize::try_from(self.decoder.left()?).ok()?;
-        let line = self.line.as_mut()?;
-        if line.connection.link.buffer.len() < length {
-            return None;
-        }
-        match self.decoder.decode(&mut line.connection.link.buffer) {
-            Ok(Decoded::Data(content)) if self.decoder.is_done() => {
-                self.release();
-                Some(content)
-            }
-            _ => None,
-        }
-    }
-
     /// Ends the use of the connection: back to the pool when both messages ended properly.
     fn release(&mut self) {
         let Some(line) = self.line.take() else { return };
-        if self.keep && line.upload.finished && line.connection.link.buffer.is_empty() {
+        if self.keep && line.upload.finished {
             line.pool.give_back(line.connection);
         }
         drop(line.guard);

@@ -9,19 +9,19 @@ use sluice_tunnel::connector::{LocalFuture, Target, TargetFailed};
 
 /// What a service has done.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(in crate::connect) struct Counts {
     /// Requests that are running.
-    pub(super) running: Cell<u64>,
+    pub(in crate::connect) running: Cell<u64>,
     /// Requests that came.
-    pub(super) total: Cell<u64>,
+    pub(in crate::connect) total: Cell<u64>,
     /// Requests that the target did not answer, or not completely.
-    pub(super) failed: Cell<u64>,
+    pub(in crate::connect) failed: Cell<u64>,
     /// Requests that were given up from the other side.
-    pub(super) cancelled: Cell<u64>,
+    pub(in crate::connect) cancelled: Cell<u64>,
 }
 
 /// Adds one.
-pub(super) fn count(counter: &Cell<u64>) {
+pub(in crate::connect) fn count(counter: &Cell<u64>) {
     counter.set(counter.get().wrapping_add(1));
 }
 

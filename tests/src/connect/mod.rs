@@ -1,6 +1,8 @@
 //! `sluice connect`: our connector's process with our gateway's, in both versions of the tunnels.
 
-use std::net::SocketAddr;
+pub(crate) mod child;
+mod http2;
+mod with_peers;
 
 use sha2::{Digest, Sha256};
 use sluice_testkit::tls::Authority;
@@ -9,66 +11,17 @@ use sluice_testkit::{
     sluice,
 };
 
-const VERSIONS: [&str; 2] = ["3.0", "1.0"];
+use child::Connector;
+
+pub(crate) const VERSIONS: [&str; 2] = ["3.0", "1.0"];
 
 /// A gateway whose requests name their tunnel; connectors register at this port.
-fn document(port: u16, tls: &str) -> String {
+pub(crate) fn document(port: u16, tls: &str) -> String {
     format!(
         "[listeners.web]\naddress = \"127.0.0.1:0\"\n\n\
          [listeners.tunnels]\naddress = \"127.0.0.1:{port}\"\nprotocol = \"tunnel\"\n{tls}\n\n\
          [[routes]]\nname = \"tunnels\"\ntunnel = {{}}\n"
     )
-}
-
-/// A connector that runs.
-struct Connector {
-    process: Gateway,
-    health: SocketAddr,
-}
-
-impl Connector {
-    /// Starts it with these arguments beside `--health`.
-    async fn launch(arguments: &[&str]) -> Connector {
-        let program = sluice(["connect", "--health", "127.0.0.1:0"]).arguments(arguments);
-        Connector::of(Gateway::launch(&program, Scratch::new()).await)
-    }
-
-    fn of(process: Gateway) -> Connector {
-        let said = process.stdout();
-        let line = said.lines().find_map(|line| line.strip_prefix("health  http://"));
-        let address = line.and_then(|line| line.strip_suffix("/health")).expect("a line about health");
-        Connector { process, health: address.parse().unwrap() }
-    }
-
-    /// Publishes `shop` and waits until that is so.
-    async fn publish(gateway: SocketAddr, target: SocketAddr, version: &str) -> Connector {
-        let (router, target) = (format!("ws://{gateway}"), format!("http://{target}"));
-        let connector = Connector::launch(&[
-            "--router",
-            &router,
-            "--route",
-            "shop",
-            "--target",
-            &target,
-            "--version",
-            version,
-        ])
-        .await;
-        connector.wait("up").await;
-        connector
-    }
-
-    /// What its health endpoint says.
-    async fn health(&self) -> serde_json::Value {
-        http::get(self.health, "/health").await.json()
-    }
-
-    async fn wait(&self, status: &str) {
-        eventually(&format!("status {status}"), async || {
-            (self.health().await["status"] == status).then_some(())
-        })
-        .await;
-    }
 }
 
 #[tokio::test]
@@ -308,46 +261,4 @@ async fn what_the_command_line_says_can_be_printed_as_a_file() {
     let path = scratch.write("connector.toml", &printed.stdout).display().to_string();
     let again = sluice(["connect", "--print", &path]).finish().await;
     assert_eq!((again.code(), &again.stdout), (0, &printed.stdout), "{}", again.stderr);
-}
-
-mod with_peers {
-    use sluice_testkit::Program;
-
-    use super::*;
-
-    /// A connector that we did not write: crank4py-connector of PyPI, which speaks 1.0.
-    const CONNECTOR: &str = "
-import sys, time
-from crank4py_connector import Config, create_and_start_connector
-create_and_start_connector(Config(sys.argv[2], 'shop', [sys.argv[1]], component_name='python'))
-print('ready')
-time.sleep(600)
-";
-
-    #[tokio::test]
-    async fn the_connector_of_pypi_is_served() {
-        let echo = Script::each(|request| Reply::ok(request.body.clone()).field("X-Target", &request.target));
-        let origin = Origin::start(echo).await;
-        let gateway = Gateway::start(&document(0, "")).await;
-        let test = std::env::current_exe().unwrap();
-        let modules = test.ancestors().nth(3).unwrap().join("peers/python");
-        assert!(modules.exists(), "{} is missing: `cargo xtask test` makes it", modules.display());
-        let router = format!("ws://{}", gateway.address("tunnels"));
-        let target = format!("http://{}", origin.address());
-        let python = Program::at("/usr/bin/python3")
-            .arguments(["-u", "-c", CONNECTOR, &router, &target])
-            .environment("PYTHONPATH", &modules.display().to_string());
-        let _connector = Gateway::launch(&python, Scratch::new()).await;
-        let body: Vec<u8> = (0..300_000).map(|n| (n % 251) as u8).collect();
-        eventually("its registration", async || {
-            (http::get(gateway.address("web"), "/shop/").await.status == 200).then_some(())
-        })
-        .await;
-        for turn in 0..5 {
-            let answer = http::get(gateway.address("web"), &format!("/shop/a?turn={turn}")).await;
-            assert_eq!(answer.field("x-target"), Some(&*format!("/shop/a?turn={turn}")));
-            let answer = http::post(gateway.address("web"), "/shop/up", &body).await;
-            assert_eq!((answer.status, Sha256::digest(&answer.body)), (200, Sha256::digest(&body)));
-        }
-    }
 }
