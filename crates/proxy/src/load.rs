@@ -75,7 +75,7 @@ pub fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut P
         if let Action::Token(token) = &mut route.action {
             let who = (&model.consumers, &shared.verifier);
             let at = routes.index(place).key("token");
-            token.load(who, (&shared.rings, &shared.revoked), &at, problems);
+            token.load(who, (&shared.rings, &shared.revoked, &shared.redis), &at, problems);
         }
     }
     for (route, place) in model.routes.iter_mut().zip(0..) {

@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sluice_testkit::{Answer, Fields, Gateway, Origin, Program, Scratch, eventually, http, sluice, within};
+use sluice_testkit::{
+    Answer, Fields, Gateway, Origin, Peer, Program, Scratch, eventually, http, sluice, within,
+};
 use tokio::net::UdpSocket;
 
 use crate::connect::child::Connector;
 use document::Adapted;
-use page::{Command, Curl, Expected};
+use page::{Command, Curl, Expected, Value};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -33,9 +35,11 @@ struct Reader {
     gateway: Gateway,
     adapted: Adapted,
     jars: BTreeMap<String, BTreeMap<String, String>>,
+    variables: BTreeMap<String, String>,
     /// The endpoint of the answer before.
     endpoint: Option<String>,
     connector: Option<Connected>,
+    redis: Option<Peer>,
 }
 
 /// A connector that the page has started.
@@ -47,18 +51,54 @@ struct Connected {
     _origins: Vec<Origin>,
 }
 
+fn page_of(folder: &Path) -> String {
+    fs::read_to_string(folder.join("README.md")).unwrap()
+}
+
+/// Whether a page wants servers of other makers beside the gateway.
+fn wants_peers(page: &str) -> bool {
+    page::commands(page).iter().any(|line| line.starts_with("redis-server"))
+}
+
 #[tokio::test]
 async fn every_example_does_what_its_page_says() {
-    for folder in folders() {
-        let adapted = document::adapt(&fs::read_to_string(folder.join("sluice.toml")).unwrap()).await;
-        let page = fs::read_to_string(folder.join("README.md")).unwrap();
-        let gateway = start(&page, &adapted.text).await;
-        let mut reader = Reader { gateway, adapted, jars: BTreeMap::new(), endpoint: None, connector: None };
-        let lines = page::commands(&page);
-        assert!(lines.len() > 1, "{}: a page without commands", folder.display());
-        for line in lines {
-            reader.obey(line).await;
+    for folder in folders().into_iter().filter(|folder| !wants_peers(&page_of(folder))) {
+        read(&folder, None).await;
+    }
+}
+
+mod with_peers {
+    use super::*;
+
+    #[tokio::test]
+    async fn examples_with_servers_beside_them_do_what_their_pages_say() {
+        let folders: Vec<_> = folders().into_iter().filter(|folder| wants_peers(&page_of(folder))).collect();
+        assert!(!folders.is_empty());
+        for folder in folders {
+            read(&folder, Some(Peer::redis().await)).await;
         }
+    }
+}
+
+/// Does what a page says.
+async fn read(folder: &Path, redis: Option<Peer>) {
+    let mut text = fs::read_to_string(folder.join("sluice.toml")).unwrap();
+    if let Some(redis) = &redis {
+        // A machine that is busy may take its time.
+        let patient = format!("redis://{}/0?timeout=5s", redis.address());
+        text = text.replace("redis://127.0.0.1:6379/0?timeout=250ms", &patient);
+        text = text.replace("redis://127.0.0.1:6379", &format!("redis://{}", redis.address()));
+    }
+    let adapted = document::adapt(&text).await;
+    let page = page_of(folder);
+    let gateway = start(&page, &adapted.text).await;
+    let (jars, variables) = Default::default();
+    let (endpoint, connector) = (None, None);
+    let mut reader = Reader { gateway, adapted, jars, variables, endpoint, connector, redis };
+    let lines = page::commands(&page);
+    assert!(lines.len() > 1, "{}: a page without commands", folder.display());
+    for line in lines {
+        reader.obey(line).await;
     }
 }
 
@@ -66,7 +106,7 @@ async fn every_example_does_what_its_page_says() {
 async fn start(page: &str, document: &str) -> Gateway {
     let scratch = Scratch::new();
     for line in page::commands(page).into_iter().take_while(|line| !line.starts_with("sluice run")) {
-        let Command::Sluice(words) = page::command(&page::split(line).0) else { break };
+        let Command::Sluice(words) = page::command(&page::split(line).0) else { continue };
         let ended = sluice(words).directory(scratch.path()).finish().await;
         assert_eq!(ended.code(), 0, "{line}\n{}", ended.stderr);
     }
@@ -75,9 +115,43 @@ async fn start(page: &str, document: &str) -> Gateway {
 }
 
 impl Reader {
+    /// A text with the values of the variables in it.
+    fn filled(&self, text: &str) -> String {
+        let known = self.variables.iter();
+        known.fold(text.to_owned(), |text, (name, value)| text.replace(&format!("${name}"), value))
+    }
+
+    async fn set(&mut self, line: &str, name: String, value: Value) {
+        let value = match value {
+            Value::Text(text) => text,
+            Value::Key(curl, key) => {
+                let answer = self.ask(&curl).await;
+                let found = answer.json()[&key].as_str().map(str::to_owned);
+                found.unwrap_or_else(|| panic!("{line}\n{}", answer.text()))
+            }
+            Value::Field(curl, field) => {
+                let answer = self.ask(&curl).await;
+                answer.field(&field).unwrap_or_else(|| panic!("{line}\n{}", answer.text())).to_owned()
+            }
+        };
+        self.variables.insert(name, value);
+    }
+
     async fn obey(&mut self, line: &str) {
+        if let Some((name, value)) = page::variable(line, &|text| self.filled(text)) {
+            return self.set(line, name, value).await;
+        }
         let (words, expected) = page::split(line);
+        let words: Vec<String> = words.iter().map(|word| self.filled(word)).collect();
         match page::command(&words) {
+            Command::Started => assert!(self.redis.is_some(), "{line}: there is none"),
+            Command::Redis(words) => {
+                let port = self.redis.as_ref().unwrap().address().port().to_string();
+                let words = [vec!["-p".to_owned(), port], words].concat();
+                let ended = Program::at("redis-cli").arguments(words).finish().await;
+                assert_eq!(ended.code(), 0, "{line}\n{}", ended.stderr);
+                says(line, &expected, &ended.stdout);
+            }
             Command::Curl(curl) => {
                 let answer = self.ask(&curl).await;
                 for clause in expected {
@@ -120,10 +194,7 @@ impl Reader {
                 }
                 let ended = sluice(words).directory(root()).finish().await;
                 assert_eq!(ended.code(), 0, "{line}\n{}", ended.stderr);
-                for clause in expected {
-                    let Expected::Says(text) = clause else { panic!("{line}: only `says` fits here") };
-                    assert!(ended.stdout.contains(&text), "{line}\n{}", ended.stdout);
-                }
+                says(line, &expected, &ended.stdout);
             }
         }
     }
@@ -239,6 +310,13 @@ impl Reader {
             Expected::Answers(text) => assert!(answer.text().contains(text.as_str()), "{}", shown()),
             Expected::Says(_) => panic!("{line}: `says` is for commands"),
         }
+    }
+}
+
+fn says(line: &str, expected: &[Expected], output: &str) {
+    for clause in expected {
+        let Expected::Says(text) = clause else { panic!("{line}: only `says` fits here") };
+        assert!(output.contains(text.as_str()), "{line}\n{output}");
     }
 }
 

@@ -69,6 +69,12 @@ impl Document {
                 .filter_map(|listener| listener.ip_access.as_ref())
                 .flat_map(IpAccess::files),
         );
+        files.extend(
+            self.routes
+                .iter()
+                .filter_map(|route| route.token.as_ref())
+                .flat_map(action::token::Config::files),
+        );
         files.sort_unstable();
         files.dedup();
         files

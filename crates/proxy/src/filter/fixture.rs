@@ -7,13 +7,14 @@ use std::time::Instant;
 use sluice_http::{Body, FieldName, Fields, Request, RequestHead, Response, ResponseHead};
 use sluice_traffic::breaker::Change;
 
-use super::{Loading, Shared};
+use super::{Known, Loading, Shared};
 use crate::circuit::Circuit;
 use crate::consumer::{self, Consumers};
 use crate::exchange::{Client, Exchange};
 use crate::facts::Scheme;
 use crate::problem::{At, Problems};
 use crate::scene::Scene;
+use crate::token::Directories;
 use crate::upstream::live::Live;
 use crate::upstream::{Events, Upstream};
 use crate::world::{Clock, World};
@@ -54,6 +55,12 @@ pub(crate) fn loading(shared: &Shared) -> Loading<'_> {
     // A document of its own each time; a test has a few.
     let seen = Box::leak(Box::default());
     Loading { shared, route: "shop", upstream: None, consumers: &NOBODY, seen }
+}
+
+/// What else stands in a document with these consumers alone.
+pub(crate) fn known(consumers: &Arc<Consumers>) -> Known<'_> {
+    static NONE: Directories = Directories::new();
+    Known { consumers, upstreams: &[], directories: &NONE }
 }
 
 /// The consumers of a table in TOML.
