@@ -67,19 +67,6 @@ async fn every_example_does_what_its_page_says() {
     }
 }
 
-mod with_peers {
-    use super::*;
-
-    #[tokio::test]
-    async fn examples_with_servers_beside_them_do_what_their_pages_say() {
-        let folders: Vec<_> = folders().into_iter().filter(|folder| wants_peers(&page_of(folder))).collect();
-        assert!(!folders.is_empty());
-        for folder in folders {
-            read(&folder, Some(Peer::redis().await)).await;
-        }
-    }
-}
-
 /// Does what a page says.
 async fn read(folder: &Path, redis: Option<Peer>) {
     let mut text = fs::read_to_string(folder.join("sluice.toml")).unwrap();
@@ -343,6 +330,15 @@ async fn all_documents_of_an_example_say_the_same() {
 
 mod with_peers {
     use super::*;
+
+    #[tokio::test]
+    async fn examples_with_servers_beside_them_do_what_their_pages_say() {
+        let folders: Vec<_> = folders().into_iter().filter(|folder| wants_peers(&page_of(folder))).collect();
+        assert!(!folders.is_empty());
+        for folder in folders {
+            read(&folder, Some(Peer::redis().await)).await;
+        }
+    }
 
     #[tokio::test]
     async fn a_service_without_a_way_in_is_reached_through_its_tunnel() {
