@@ -164,9 +164,21 @@ async fn requests_of_every_kind_reach_a_target_that_speaks_http_2() {
     assert_eq!(origin.connections(), VERSIONS.len(), "a connector needs one connection");
 }
 
+/// More than fits anywhere on the way.
+const LARGE: usize = 64 * 1024 * 1024;
+
+/// Sends as much as is taken, and counts it.
+async fn pour(mut back: h2::SendStream<Bytes>, counter: &AtomicUsize) {
+    while counter.load(Ordering::SeqCst) < LARGE {
+        back.reserve_capacity(16 * 1024);
+        let Some(Ok(room)) = std::future::poll_fn(|cx| back.poll_capacity(cx)).await else { return };
+        counter.fetch_add(room, Ordering::SeqCst);
+        let _ = back.send_data(Bytes::from(vec![b'x'; room]), false);
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_taken_is_not_sent_in_either_direction() {
-    const LARGE: usize = 64 * 1024 * 1024;
     let sent = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&sent);
     let origin = Origin::start(move |mut stream| {
@@ -177,13 +189,8 @@ async fn what_is_not_taken_is_not_sent_in_either_direction() {
                 let _ = std::future::poll_fn(|cx| stream.respond.poll_reset(cx)).await;
                 return;
             }
-            let mut back = stream.respond.send_response(Response::new(()), false).unwrap();
-            while counter.load(Ordering::SeqCst) < LARGE {
-                back.reserve_capacity(16 * 1024);
-                let Some(Ok(room)) = std::future::poll_fn(|cx| back.poll_capacity(cx)).await else { return };
-                counter.fetch_add(room, Ordering::SeqCst);
-                let _ = back.send_data(Bytes::from(vec![b'x'; room]), false);
-            }
+            let back = stream.respond.send_response(Response::new(()), false).unwrap();
+            pour(back, &counter).await;
         })
     })
     .await;
