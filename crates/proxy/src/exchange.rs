@@ -175,6 +175,10 @@ pub struct Exchange {
     pub outcome: Outcome,
     /// Status sent to the client.
     pub status: u16,
+    /// In how many seconds a breaker that refused it lets one pass again; 0: it does not know.
+    pub retry_after: u16,
+    /// How urgent it is where it has to wait for a place: a higher one goes first.
+    pub priority: i32,
     /// Body bytes from the client.
     pub received: u64,
     /// Body bytes to the client.
@@ -225,6 +229,8 @@ impl Exchange {
             phases: Phases::default(),
             outcome: Outcome::Completed,
             status: 0,
+            retry_after: 0,
+            priority: 0,
             received: 0,
             sent: 0,
             allow: Box::default(),

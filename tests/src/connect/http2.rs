@@ -369,6 +369,22 @@ async fn tls_agrees_on_what_the_target_speaks_unless_the_file_says_it() {
 }
 
 #[tokio::test]
+async fn a_target_that_stays_silent_costs_all_who_wait_for_it_one_deadline() {
+    // It accepts, and says nothing: each attempt takes five seconds.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = gateway().await;
+    let _connector = publish_h2c(&gateway, silent.local_addr().unwrap(), "3.0").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let web = gateway.address("web");
+        tasks.spawn(async move { http1::get(web, "/shop/").await.status });
+    }
+    while let Some(status) = within("all of them", tasks.join_next()).await {
+        assert_eq!(status.unwrap(), 502);
+    }
+}
+
+#[tokio::test]
 async fn trailers_and_an_early_answer_pass_while_an_upload_goes_on() {
     let origin = Origin::start(|mut stream| {
         play(async move {

@@ -71,7 +71,7 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
         exchange.form = TargetForm::of(&request.head);
     }
     normalize::origin_form(&mut request.head);
-    let route = match enter(place, exchange).and_then(|()| find(place, exchange, request)) {
+    let route = match enter(place, exchange, request).await.and_then(|()| find(place, exchange, request)) {
         Ok(route) => route,
         Err(failure) => return Handled::Response(fail(place, exchange, request, failure)),
     };
@@ -131,20 +131,23 @@ fn watched(exchange: &Exchange, head: &ResponseHead) {
     }
 }
 
-/// Whether the listener lets a request in.
-fn enter(place: &Place<'_>, exchange: &mut Exchange) -> Result<(), Failure> {
+/// Lets a request in through the listener, maybe after a wait. Cancel-safe.
+async fn enter(place: &Place<'_>, exchange: &mut Exchange, request: &Request) -> Result<(), Failure> {
     let shared = &place.listener.shared;
     // Connections were asked already, but for those of trusted proxies, and those that are older than the list.
     if shared.access.as_ref().is_some_and(|access| !access.permits(exchange.client.address)) {
         return Err(Failure::Forbidden);
     }
-    if let Some(most) = shared.requests {
-        let gate = &place.listener.bound.requests;
-        if gate.limit() != most {
-            gate.set_limit(most);
-        }
-        exchange.held.keep(gate.try_enter()?, &place.worker.world, exchange.started);
+    let Some(requests) = &shared.requests else { return Ok(()) };
+    if requests.priority.is_some() {
+        // The path that it may ask for; with the route it is found again.
+        exchange.path = normalize::path(request.head.path())?.into_owned();
+        exchange.priority = requests.priority(exchange, &exchange.facts(&request.head));
     }
+    let world = &place.worker.world;
+    let gate = requests.gate.as_ref().ok_or(Failure::Internal)?;
+    let permit = gate.enter(world, exchange.priority).await?;
+    exchange.held.keep(permit, world, exchange.started);
     Ok(())
 }
 

@@ -133,6 +133,9 @@ fn append_fields(failure: Failure, row: &Row, exchange: &Exchange, head: &mut Re
         | Failure::Draining => {
             fields.append(NameId::RetryAfter, b"1");
         }
+        Failure::BreakerOpen => {
+            fields.append(NameId::RetryAfter, exchange.retry_after.max(1).to_string().as_bytes());
+        }
         // Without a challenge the client is not told which credentials would do; then there is no field.
         Failure::TunnelNotWebsocket => {
             fields.append(NameId::Upgrade, b"websocket");
@@ -274,8 +277,12 @@ mod tests {
                 Failure::TunnelRoutesLimit,
                 Failure::Draining,
             ];
-            assert_eq!(fields.contains(NameId::RetryAfter), wait.contains(&failure), "{failure:?}");
+            let waits = wait.contains(&failure) || failure == Failure::BreakerOpen;
+            assert_eq!(fields.contains(NameId::RetryAfter), waits, "{failure:?}");
         }
+        exchange.retry_after = 7;
+        let fields = answer(Failure::BreakerOpen, &exchange, Form::ProblemJson).head.fields;
+        assert_eq!(fields.get(NameId::RetryAfter), Some(&b"7"[..]));
     }
 
     #[test]

@@ -1,33 +1,34 @@
-//! Keys that the gateway signs tokens with: made at the first start, kept in a directory, replaced in time.
+//! Keys that the gateway signs tokens with: made at the first start, kept in a directory and replaced in time; or given
+//! in files, which whoever gave them replaces.
 //!
 //! Promise: a private key stands in one file that only its owner may read, and never in a document; an old key checks
-//! tokens as long as any of its own can be valid. `jwks.json` beside it holds the public keys, for anybody; `revoked`
-//! holds the ids of tokens that were taken back.
+//! tokens as long as any of its own can be valid. Processes that use one directory sign with the same keys, and hear
+//! within a second which tokens another has taken back. `jwks.json` in it holds the public keys, for anybody.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING as ES256, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::file::{self, Locked};
 use super::keys::{Keys, Source};
-use super::revoked::Revoked;
+use super::revoked::{Elsewhere, Ledger, Revoked};
+use super::signing::{Key, Signing};
 use crate::purpose::{Purpose, could_make};
-use crate::world::Clock;
+use crate::redis::Server;
 
 const SIGNING: &str = "signing-keys.json";
 const PUBLISHED: &str = "jwks.json";
-const REVOKED: &str = "revoked";
 
-/// How often it is looked whether a key is too old.
-const LOOK: Duration = Duration::from_secs(60);
+/// Directories in which tokens are issued, and how long the longest of each lives, in seconds.
+pub type Directories = BTreeMap<String, u64>;
 
 /// One key as it is kept.
 #[derive(Clone, Serialize, Deserialize)]
@@ -37,32 +38,105 @@ struct Kept {
     made: u64,
     /// PKCS #8, in base64url.
     private: String,
+    #[serde(default)]
+    algorithm: Signing,
 }
 
-/// How keys are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How keys are kept, and what was taken back.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Keeping {
-    /// Where.
-    pub directory: PathBuf,
-    /// How old a key that signs may be, in seconds.
-    pub rotate: u64,
+    /// Where. None: keys are given, and what was taken back is forgotten with the process.
+    pub directory: Option<PathBuf>,
+    /// Where keys come from.
+    pub origin: Origin,
     /// How long the longest token lives, in seconds.
     pub longest: u64,
+    /// Where gateways tell each other what was taken back.
+    pub shared: Option<Server>,
 }
+
+/// Where keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// They are made here.
+    Made {
+        /// For this.
+        algorithm: Signing,
+        /// How old a key that signs may be, in seconds.
+        rotate: u64,
+    },
+    /// They stand in files. The first signs.
+    Given(Vec<Given>),
+}
+
+/// A key that somebody gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Its file.
+    pub file: PathBuf,
+    /// Its id; its thumbprint otherwise.
+    pub id: Option<String>,
+    /// Its algorithm; the usual one of its kind otherwise.
+    pub algorithm: Option<Signing>,
+}
+
+/// A file as it was read.
+type Stamp = Option<(u64, i64, i64, u64)>;
 
 /// What signs and checks at the moment.
-struct Present {
+pub(super) struct Present {
     kept: Vec<Kept>,
-    id: String,
-    pair: EcdsaKeyPair,
+    signer: Key,
     keys: Arc<Keys>,
     published: Arc<str>,
+    stamp: Stamp,
 }
 
-/// Keys of one directory.
+impl Present {
+    /// Of these keys, the signing one first.
+    fn of(all: Vec<Key>, kept: Vec<Kept>, stamp: Stamp) -> Result<Present, String> {
+        let published = json!({ "keys": all.iter().map(|key| &key.public).collect::<Vec<_>>() }).to_string();
+        let keys = Arc::new(Keys::read(&published, Source::Own)?);
+        let signer = all.into_iter().next().ok_or("there is no key")?;
+        Ok(Present { kept, signer, keys, published: published.into(), stamp })
+    }
+}
+
+impl Present {
+    fn number(&self) -> u64 {
+        xxh3_64(self.published.as_bytes())
+    }
+}
+
+/// What signs and checks, for all that use it.
+pub(super) struct Place {
+    present: Mutex<Arc<Present>>,
+    /// Stands for the keys: read by each request, without a lock.
+    number: AtomicU64,
+}
+
+impl Place {
+    pub(super) fn new(present: Present) -> Place {
+        Place { number: AtomicU64::new(present.number()), present: Mutex::new(Arc::new(present)) }
+    }
+
+    fn replace(&self, next: Present) {
+        let number = next.number();
+        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        self.number.store(number, Relaxed);
+    }
+}
+
+/// Keys that sign, and what was taken back of what they signed.
 pub struct Ring {
-    keeping: Keeping,
-    present: Mutex<Present>,
+    pub(super) keeping: Keeping,
+    /// Shared with the ring before it, when another document keeps it otherwise.
+    pub(super) place: Arc<Place>,
+    ledger: Option<Ledger>,
+    revoked: Arc<Revoked>,
+    elsewhere: Option<Elsewhere>,
+    /// The second in which the directory was looked at last.
+    looked: AtomicU64,
 }
 
 impl std::fmt::Debug for Ring {
@@ -71,35 +145,39 @@ impl std::fmt::Debug for Ring {
     }
 }
 
+/// A token could not be taken back, or nobody knows whether it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown;
+
 impl Ring {
-    fn open(keeping: &Keeping, now: u64, purpose: Purpose) -> Result<Ring, String> {
-        let path = keeping.directory.join(SIGNING);
-        match purpose {
-            Purpose::Running => std::fs::create_dir_all(&keeping.directory),
-            Purpose::Looking => could_make(&path),
+    pub(super) fn new(
+        keeping: &Keeping,
+        place: Arc<Place>,
+        (revoked, elsewhere): (&Arc<Revoked>, Option<Elsewhere>),
+    ) -> Ring {
+        Ring {
+            keeping: keeping.clone(),
+            place,
+            ledger: keeping.directory.as_deref().map(Ledger::new),
+            revoked: Arc::clone(revoked),
+            elsewhere,
+            looked: AtomicU64::new(0),
         }
-        .map_err(|error| format!("it cannot be made: {error}"))?;
-        let kept: Vec<Kept> = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|_| format!("{SIGNING} in it is broken"))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(format!("{SIGNING} in it cannot be read: {error}")),
-        };
-        let present = renew(kept, keeping, (now, purpose))?;
-        Ok(Ring { keeping: keeping.clone(), present: Mutex::new(present) })
     }
 
-    fn present(&self) -> MutexGuard<'_, Present> {
-        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    fn present(&self) -> Arc<Present> {
+        Arc::clone(&self.place.present.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A signed token of this type (`typ` of RFC 7515) with these claims; a mark before it is signed with the rest.
     pub fn token(&self, (mark, typ): (&str, &str), claims: &Map<String, Value>) -> Option<String> {
         let present = self.present();
-        let header = json!({ "alg": "ES256", "typ": typ, "kid": present.id }).to_string();
+        let algorithm = format!("{:?}", present.signer.algorithm()?);
+        let header = json!({ "alg": algorithm, "typ": typ, "kid": present.signer.id }).to_string();
         let payload = serde_json::to_vec(claims).ok()?;
         let message = format!("{mark}{}.{}", BASE64.encode(header), BASE64.encode(payload));
-        let signature = present.pair.sign(&SystemRandom::new(), message.as_bytes()).ok()?;
-        Some(format!("{message}.{}", BASE64.encode(signature)))
+        let signature = present.signer.sign(message.as_bytes())?;
+        Some(format!("{message}.{signature}"))
     }
 
     /// The keys that check its tokens.
@@ -107,105 +185,230 @@ impl Ring {
         Arc::clone(&self.present().keys)
     }
 
+    /// Stands for these keys: others have another number.
+    pub fn number(&self) -> u64 {
+        self.place.number.load(Relaxed)
+    }
+
+    /// The keys once more, for a token that names another one: a second process may have made it. Looks into the
+    /// directory at most once a second.
+    pub fn renewed(&self, now: u64) -> Arc<Keys> {
+        if self.looked.swap(now, Relaxed) != now {
+            self.reread();
+        }
+        self.keys()
+    }
+
     /// The public keys as a JWK set (RFC 7517).
     pub fn published(&self) -> Arc<str> {
         Arc::clone(&self.present().published)
     }
 
-    /// Writes down that a token was taken back. Blocks for a moment.
+    /// Takes a token back that ends at `end`. False: it was taken back before.
     ///
     /// # Errors
-    /// The file cannot be written.
-    pub fn write_revoked(&self, id: &str, end: u64) -> std::io::Result<()> {
-        let path = self.keeping.directory.join(REVOKED);
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-        writeln!(file, "{id} {end}")
+    /// It could not be written down for others: it is taken back here alone.
+    pub async fn take_back(self: &Arc<Ring>, id: String, end: u64, now: u64) -> Result<bool, Unknown> {
+        let mut first = true;
+        if let Some(elsewhere) = &self.elsewhere {
+            let told = elsewhere.take_back((&id, end), now).await;
+            if told.is_err() {
+                self.revoked.add(&id, end, now);
+            }
+            first = told.map_err(|_| Unknown)?;
+        }
+        let ring = Arc::clone(self);
+        let here = tokio::task::spawn_blocking(move || match &ring.ledger {
+            Some(ledger) => ledger.take_back(&ring.revoked, (&id, end), now).map_err(|_| {
+                ring.revoked.add(&id, end, now);
+                Unknown
+            }),
+            None => Ok(ring.revoked.add(&id, end, now)),
+        });
+        // Redis knows of all gateways, where it is asked.
+        let here = here.await.map_err(|_| Unknown)??;
+        Ok(first && (here || self.elsewhere.is_some()))
     }
 
-    fn read_revoked(&self, revoked: &Revoked, now: u64) {
-        // Without the file none was taken back.
-        let text = std::fs::read_to_string(self.keeping.directory.join(REVOKED)).unwrap_or_default();
-        for (id, end) in text.lines().filter_map(|line| line.split_once(' ')) {
-            if let Some(end) = end.parse().ok().filter(|end| *end > now) {
-                revoked.add(id, end, now);
-            }
+    /// What other gateways have taken back, when they tell each other.
+    pub fn elsewhere(&self) -> Option<&Elsewhere> {
+        self.elsewhere.as_ref()
+    }
+
+    /// Whether a token was taken back.
+    ///
+    /// # Errors
+    /// Redis has no answer.
+    pub async fn is_revoked(&self, id: &str) -> Result<bool, Unknown> {
+        match &self.elsewhere {
+            _ if self.revoked.holds(id) => Ok(true),
+            Some(elsewhere) => elsewhere.holds(id).await.map_err(|_| Unknown),
+            None => Ok(false),
         }
     }
 
-    /// Makes a new key when the present one is too old.
-    fn look(&self, now: u64) {
-        let kept = {
-            let present = self.present();
-            let is_old = present.kept.first().is_none_or(|key| key.made + self.keeping.rotate <= now);
-            if !is_old {
-                return;
-            }
-            present.kept.clone()
+    /// Reads what was taken back before.
+    pub(super) fn begin(&self, now: u64) -> Result<(), String> {
+        let read = self.ledger.as_ref().map_or(Ok(()), |ledger| ledger.follow(&self.revoked, now));
+        read.map_err(|error| format!("what was taken back cannot be read: {error}"))
+    }
+
+    /// Takes over what other processes have written in the directory.
+    pub(super) fn follow(&self, now: u64) {
+        if let Some(ledger) = &self.ledger {
+            // What cannot be read now is read a second later.
+            let _ = ledger.follow(&self.revoked, now);
+        }
+        self.reread();
+    }
+
+    fn reread(&self) {
+        let (Origin::Made { .. }, Some(directory)) = (&self.keeping.origin, &self.keeping.directory) else {
+            return;
         };
+        let path = directory.join(SIGNING);
+        if stamp(&path) != self.present().stamp
+            && let Ok(next) = read(&path).and_then(|(kept, stamp)| present(kept, stamp))
+        {
+            self.place.replace(next);
+        }
+    }
+
+    /// Makes a new key when the present one is too old or of another algorithm, and forgets what has ended.
+    pub(super) fn look(&self, now: u64) {
+        self.revoked.tidy(now);
+        if let Some(ledger) = &self.ledger {
+            // It stays longer than it needs to then.
+            let _ = ledger.tidy(now);
+        }
+        let Some(directory) = &self.keeping.directory else { return };
+        if !is_due(&self.present().kept, &self.keeping, now) {
+            return;
+        }
+        let renewed = (|| {
+            let _locked = Locked::take(directory).map_err(|error| error.to_string())?;
+            // Another process may have made one.
+            let (kept, _) = read(&directory.join(SIGNING))?;
+            renew(kept, directory, &self.keeping, (now, Purpose::Running))
+        })();
         // When the directory cannot be written the present key goes on.
-        if let Ok(next) = renew(kept, &self.keeping, (now, Purpose::Running)) {
-            *self.present() = next;
+        if let Ok(next) = renewed {
+            self.place.replace(next);
         }
     }
 }
 
-/// The keys that are still of use, the newest first, with a new one when the newest is too old; written down.
-fn renew(mut kept: Vec<Kept>, keeping: &Keeping, (now, purpose): (u64, Purpose)) -> Result<Present, String> {
-    kept.sort_by_key(|key| std::cmp::Reverse(key.made));
+fn stamp(path: &Path) -> Stamp {
+    let found = path.metadata().ok()?;
+    Some((found.ino(), found.mtime(), found.mtime_nsec(), found.len()))
+}
+
+fn read(path: &Path) -> Result<(Vec<Kept>, Stamp), String> {
+    let before = stamp(path);
+    match std::fs::read(path) {
+        Ok(bytes) => {
+            let kept = serde_json::from_slice(&bytes).map_err(|_| format!("{SIGNING} in it is broken"))?;
+            Ok((kept, before))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((Vec::new(), None)),
+        Err(error) => Err(format!("{SIGNING} in it cannot be read: {error}")),
+    }
+}
+
+/// Whether another key is to sign.
+fn is_due(kept: &[Kept], keeping: &Keeping, now: u64) -> bool {
+    let Origin::Made { algorithm, rotate } = keeping.origin else { return false };
+    let newest = kept.iter().max_by_key(|key| key.made);
+    newest.is_none_or(|key| key.made + rotate <= now || key.algorithm != algorithm)
+}
+
+/// The keys that are still of use, the newest first, with a new one when that is due; written down.
+fn renew(
+    mut kept: Vec<Kept>,
+    directory: &Path,
+    keeping: &Keeping,
+    (now, purpose): (u64, Purpose),
+) -> Result<Present, String> {
+    let Origin::Made { algorithm, rotate } = keeping.origin else {
+        return Err("its keys are given".to_owned());
+    };
     let before = kept.len();
-    kept.retain(|key| now < key.made + keeping.rotate + keeping.longest + keeping.rotate);
-    if kept.first().is_none_or(|key| key.made + keeping.rotate <= now) {
-        let private = EcdsaKeyPair::generate_pkcs8(&ES256, &SystemRandom::new());
-        let private = private.map_err(|_| "no key could be made".to_owned())?;
+    kept.retain(|key| now < key.made + rotate + keeping.longest + rotate);
+    let path = directory.join(SIGNING);
+    if is_due(&kept, keeping, now) {
+        let private = algorithm.make().ok_or("no key could be made")?;
         let id = random_id().ok_or("the system gave no random numbers")?;
-        kept.insert(0, Kept { id, made: now, private: BASE64.encode(private.as_ref()) });
+        kept.insert(0, Kept { id, made: now, private: BASE64.encode(private), algorithm });
     } else if kept.len() == before {
-        return present(kept);
+        return present(kept, stamp(&path));
+    }
+    if purpose == Purpose::Looking {
+        return present(kept, None);
     }
     let bytes = serde_json::to_vec(&kept).map_err(|error| error.to_string())?;
-    let present = present(kept)?;
-    if purpose == Purpose::Looking {
-        return Ok(present);
-    }
-    write(&keeping.directory.join(SIGNING), &bytes, 0o600)?;
-    write(&keeping.directory.join(PUBLISHED), present.published.as_bytes(), 0o644)?;
-    Ok(present)
-}
-
-fn present(kept: Vec<Kept>) -> Result<Present, String> {
-    let broken = || format!("{SIGNING} in it holds a broken key");
-    let mut pairs = Vec::new();
-    for key in &kept {
-        let private = BASE64.decode(&key.private).map_err(|_| broken())?;
-        pairs.push(EcdsaKeyPair::from_pkcs8(&ES256, &private).map_err(|_| broken())?);
-    }
-    let jwk = |(key, pair): (&Kept, &EcdsaKeyPair)| {
-        // An uncompressed point: 4, x, y.
-        let point = pair.public_key().as_ref();
-        let (x, y) = point.get(1..)?.split_at_checked(32)?;
-        Some(json!({ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": key.id,
-                     "x": BASE64.encode(x), "y": BASE64.encode(y) }))
+    let mut next = present(kept, None)?;
+    let write = |name: &str, bytes: &[u8], mode| {
+        let written = file::replace(&directory.join(name), bytes, mode);
+        written.map_err(|error| format!("{name} in it cannot be written: {error}"))
     };
-    let entries: Option<Vec<Value>> = kept.iter().zip(&pairs).map(jwk).collect();
-    let published = json!({ "keys": entries.ok_or_else(broken)? }).to_string();
-    let keys = Keys::read(&published, Source::Own)?;
-    let id = kept.first().ok_or_else(broken)?.id.clone();
-    let pair = pairs.into_iter().next().ok_or_else(broken)?;
-    Ok(Present { kept, id, pair, keys: Arc::new(keys), published: published.into() })
+    write(SIGNING, &bytes, 0o600)?;
+    write(PUBLISHED, next.published.as_bytes(), 0o644)?;
+    next.stamp = stamp(&path);
+    Ok(next)
 }
 
-/// Replaces a file whole or not at all.
-fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), String> {
-    let new = path.with_extension("new");
-    let written = (|| {
-        // One that was left behind may have other rights.
-        let _ = std::fs::remove_file(&new);
-        let mut file = std::fs::OpenOptions::new().create_new(true).write(true).mode(mode).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)
-    })();
-    written.map_err(|error: std::io::Error| format!("{} cannot be written: {error}", path.display()))
+fn present(mut kept: Vec<Kept>, stamp: Stamp) -> Result<Present, String> {
+    // Of two that were made in the same second the first in the file.
+    kept.sort_by_key(|key| std::cmp::Reverse(key.made));
+    let broken = || format!("{SIGNING} in it holds a broken key");
+    let key = |key: &Kept| {
+        let der = BASE64.decode(&key.private).map_err(|_| broken())?;
+        Key::made(&der, &key.id, key.algorithm).map_err(|_| broken())
+    };
+    let all = kept.iter().map(key).collect::<Result<Vec<_>, String>>()?;
+    Present::of(all, kept, stamp)
+}
+
+/// The keys that stand in files.
+pub(super) fn given(files: &[Given]) -> Result<Present, String> {
+    let mut all: Vec<Key> = Vec::new();
+    for file in files {
+        let name = file.file.display();
+        let text =
+            std::fs::read_to_string(&file.file).map_err(|error| format!("{name} cannot be read: {error}"))?;
+        let key = Key::read(&text, file.id.as_deref(), file.algorithm);
+        let key = key.map_err(|why| format!("{name} cannot be used: {why}"))?;
+        if all.iter().any(|other| other.id == key.id) {
+            return Err(format!("{name} has the same id as another key"));
+        }
+        all.push(key);
+    }
+    match all.first() {
+        Some(first) if first.algorithm().is_none() => {
+            Err("the first key is to sign, and is a public one".to_owned())
+        }
+        _ => Present::of(all, Vec::new(), None),
+    }
+}
+
+/// Makes the directory when it is not there, or finds out whether it could.
+pub(super) fn stands(directory: &Path, purpose: Purpose) -> Result<(), String> {
+    match purpose {
+        Purpose::Running => std::fs::create_dir_all(directory),
+        Purpose::Looking => could_make(&directory.join(SIGNING)),
+    }
+    .map_err(|error| format!("it cannot be made: {error}"))
+}
+
+/// What stands in a directory; made when nothing does.
+pub(super) fn made(directory: &Path, keeping: &Keeping, now: (u64, Purpose)) -> Result<Present, String> {
+    let path = directory.join(SIGNING);
+    stands(directory, now.1)?;
+    if now.1 == Purpose::Looking {
+        return renew(read(&path)?.0, directory, keeping, now);
+    }
+    let _locked = Locked::take(directory).map_err(|error| format!("it cannot be locked: {error}"))?;
+    renew(read(&path)?.0, directory, keeping, now)
 }
 
 /// 128 random bits.
@@ -215,123 +418,5 @@ pub fn random_id() -> Option<String> {
     Some(BASE64.encode(bytes))
 }
 
-/// Until nobody uses the ring any more.
-async fn keep(ring: Weak<Ring>, clock: Clock) {
-    tokio::time::sleep(LOOK).await;
-    while let Some(ring) = ring.upgrade() {
-        ring.look(clock.unix().as_secs());
-        drop(ring);
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// The rings of a process, by how they are kept.
-#[derive(Debug, Default)]
-pub struct Rings {
-    purpose: Purpose,
-    known: Mutex<Vec<(Keeping, Weak<Ring>)>>,
-}
-
-impl Rings {
-    /// None yet. Of those that are only looked at nothing is written down.
-    pub fn new(purpose: Purpose) -> Rings {
-        Rings { purpose, ..Rings::default() }
-    }
-
-    /// The ring of a directory: the one there is, or what stands in it; made when nothing does.
-    ///
-    /// # Errors
-    /// One sentence's end: what is wrong with the directory.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "keys are replaced on the control thread, beside the workers"
-    )]
-    pub fn open(&self, keeping: &Keeping, revoked: &Arc<Revoked>) -> Result<Arc<Ring>, String> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|(_, ring)| ring.strong_count() > 0);
-        let same = known.iter().find(|(other, _)| other.directory == keeping.directory);
-        if let Some((other, ring)) = same
-            && let Some(ring) = ring.upgrade()
-        {
-            return if other == keeping {
-                Ok(ring)
-            } else {
-                Err("it is used with other times elsewhere".to_owned())
-            };
-        }
-        let clock = Clock::start();
-        let ring = Arc::new(Ring::open(keeping, clock.unix().as_secs(), self.purpose)?);
-        ring.read_revoked(revoked, clock.unix().as_secs());
-        known.push((keeping.clone(), Arc::downgrade(&ring)));
-        let weak = Arc::downgrade(&ring);
-        if self.purpose == Purpose::Running && tokio::runtime::Handle::try_current().is_ok() {
-            tokio::spawn(keep(weak, clock));
-        }
-        Ok(ring)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-    use crate::token::{Algorithm, Unverified};
-
-    struct Directory(PathBuf);
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn keeping(name: &str) -> (Directory, Keeping) {
-        let directory = std::env::temp_dir().join(format!("sluice-ring-{}-{name}", std::process::id()));
-        (Directory(directory.clone()), Keeping { directory, rotate: 100, longest: 10 })
-    }
-
-    fn is_right(ring: &Ring, token: &str) -> bool {
-        let read = Unverified::read(token.as_bytes(), &[Algorithm::ES256]).unwrap();
-        read.verify(&ring.keys()).is_ok()
-    }
-
-    #[test]
-    fn keys_are_made_once_replaced_in_time_and_dropped_when_nothing_needs_them() {
-        let (_directory, keeping) = keeping("rotate");
-        let ring = Ring::open(&keeping, 1000, Purpose::Running).unwrap();
-        let token = ring.token(("", "JWT"), &Map::new()).unwrap();
-        assert!(is_right(&ring, &token));
-        let mode = std::fs::metadata(keeping.directory.join(SIGNING)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(std::fs::read_to_string(keeping.directory.join(PUBLISHED)).unwrap(), *ring.published());
-        assert!(!ring.published().contains("\"d\""));
-
-        let again = Ring::open(&keeping, 1050, Purpose::Running).unwrap();
-        assert!(is_right(&again, &token));
-        again.look(1099);
-        assert_eq!(again.published(), ring.published());
-        again.look(1100);
-        let newer = again.token(("", "JWT"), &Map::new()).unwrap();
-        assert!(is_right(&again, &token) && is_right(&again, &newer) && !is_right(&ring, &newer));
-        let late = Ring::open(&keeping, 1300, Purpose::Running).unwrap();
-        assert!(!is_right(&late, &token) && is_right(&late, &newer));
-    }
-
-    #[test]
-    fn one_ring_serves_a_directory_and_remembers_what_was_taken_back() {
-        let (_directory, keeping) = keeping("revoked");
-        let (rings, revoked) = (Rings::default(), Arc::new(Revoked::default()));
-        let ring = rings.open(&keeping, &revoked).unwrap();
-        assert!(Arc::ptr_eq(&ring, &rings.open(&keeping, &revoked).unwrap()));
-        let other = Keeping { rotate: 7, ..keeping.clone() };
-        assert!(rings.open(&other, &revoked).unwrap_err().contains("other times"));
-        ring.write_revoked("t-1", u64::MAX).unwrap();
-        ring.write_revoked("t-0", 1).unwrap();
-        drop(ring);
-        rings.open(&keeping, &revoked).unwrap();
-        assert!(revoked.holds("t-1") && !revoked.holds("t-0"));
-        std::fs::write(keeping.directory.join(SIGNING), "{").unwrap();
-        assert!(rings.open(&keeping, &revoked).unwrap_err().contains("broken"));
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@ pub mod config;
 pub mod darkness;
 mod ends;
 pub mod line;
+mod mailbox;
 mod orders;
 mod pool;
 mod registry;
@@ -31,7 +32,6 @@ use std::time::Duration;
 
 use sluice_http::reasons::reasons;
 use sluice_tunnel::registration::{Extensions, Unregistered, Version};
-use tokio::sync::mpsc;
 
 use crate::failure::Failure;
 pub use ends::End;
@@ -142,7 +142,7 @@ pub struct Tunnel {
     pub origin: Origin,
     /// What it shares with the tunnels of the same place.
     place: Arc<PlaceShared>,
-    orders: mpsc::UnboundedSender<Order>,
+    orders: mailbox::Sender<Order>,
     in_flight: AtomicUsize,
     exchanges: AtomicU64,
     standing: AtomicU8,
@@ -153,7 +153,7 @@ pub struct Tunnel {
 #[derive(Debug)]
 pub struct Entered {
     tunnel: Arc<Tunnel>,
-    orders: mpsc::UnboundedReceiver<Order>,
+    orders: mailbox::Receiver<Order>,
 }
 
 /// What the tunnels of a place share.

@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sluice_tunnel::registration::{Unregistered, Version};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::config::Policy;
 use super::darkness::{Darkness, Shade};
 use super::line::Order;
+use super::mailbox::mailbox;
 use super::pool::Pool;
 use super::watch::Watching;
 use super::{End, Entered, Origin, Refused, Slot, Standing, Tunnel, Unknown, Wanted};
@@ -145,7 +146,7 @@ impl Tunnels {
         if pool.open >= most {
             return Err(Refused::RouteLimit);
         }
-        let (orders, receiver) = mpsc::unbounded_channel();
+        let (orders, receiver) = mailbox();
         let tunnel = Arc::new(Tunnel {
             number: self.numbers.fetch_add(1, Ordering::Relaxed),
             place: Arc::clone(&pool.shared),
