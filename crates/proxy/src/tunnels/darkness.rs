@@ -74,8 +74,8 @@ impl Darkness {
 
     /// Whether anything is dark.
     pub(super) fn is_on(&self) -> bool {
-        !(self.networks.is_empty() && self.routes.is_empty())
-            || !(self.ordered_addresses.is_empty() && self.ordered_routes.is_empty())
+        let written = self.networks.len() + self.routes.len();
+        written + self.ordered_addresses.len() + self.ordered_routes.len() > 0
     }
 
     pub(super) fn is_gray(&self) -> bool {

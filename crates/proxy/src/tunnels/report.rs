@@ -92,7 +92,8 @@ impl Tunnels {
             let name = if route.is_empty() { "default".to_owned() } else { route };
             *map.entry(name).or_default().entry(tunnel.origin.peer.ip().to_string()).or_default() += 1;
         }
-        let ((addresses, services), (is_on, is_gray)) = (self.dark(), self.dark_mode());
+        // Which, is told to those who prove who they are.
+        let (is_on, is_gray) = self.dark_mode();
         json!({
             "component": "sluice",
             "description": "Open tunnels of this gateway",
@@ -104,12 +105,7 @@ impl Tunnels {
                 "CrankerProtocol": "1.0, 3.0",
                 "activeConnections": count,
                 "services": "/health/connectors",
-                "darkMode": {
-                    "isOn": is_on,
-                    "grayTestToggle": is_gray,
-                    "ips": addresses,
-                    "services": services,
-                },
+                "darkMode": { "isOn": is_on, "grayTestToggle": is_gray },
                 "isAvailable": true,
                 "Services Register Map": map,
             }}],

@@ -49,36 +49,43 @@ type Watchers = Arc<[Arc<dyn Watcher>]>;
 #[derive(Default)]
 pub(super) struct Watching {
     is_watched: AtomicBool,
-    watchers: Mutex<(Vec<Arc<dyn Watcher>>, Option<Arc<dyn Watcher>>)>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// The program's own.
+    added: Vec<Arc<dyn Watcher>>,
+    /// The operator's.
+    trace: Option<Arc<dyn Watcher>>,
 }
 
 impl Watching {
-    /// Those of the program, and the operator's.
-    fn change(&self, change: impl FnOnce(&mut Vec<Arc<dyn Watcher>>, &mut Option<Arc<dyn Watcher>>)) {
-        let (programs, trace) = &mut *self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-        change(programs, trace);
-        self.is_watched.store(!programs.is_empty() || trace.is_some(), Ordering::Relaxed);
+    fn change(&self, change: impl FnOnce(&mut Known)) {
+        let known = &mut *self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        change(known);
+        self.is_watched.store(!known.added.is_empty() || known.trace.is_some(), Ordering::Relaxed);
     }
 
     fn all(&self) -> Option<Watchers> {
         if !self.is_watched.load(Ordering::Relaxed) {
             return None;
         }
-        let (programs, trace) = &*self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(programs.iter().chain(trace).cloned().collect())
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(known.added.iter().chain(&known.trace).cloned().collect())
     }
 }
 
 impl Tunnels {
     /// Tells this watcher of every exchange that begins from now on, as long as the process runs.
     pub fn watch(&self, watcher: Arc<dyn Watcher>) {
-        self.watching.change(|programs, _| programs.push(watcher));
+        self.watching.change(|known| known.added.push(watcher));
     }
 
     pub(super) fn set_trace(&self, interest: Option<Interest>) {
         let diagnostics = self.diagnostics.clone();
         let trace = interest.map(|interest| Arc::new(Trace { diagnostics, interest }) as Arc<dyn Watcher>);
-        self.watching.change(|_, old| *old = trace);
+        self.watching.change(|known| known.trace = trace);
     }
 
     /// Tells who watches that there was no tunnel for an exchange.
