@@ -199,7 +199,7 @@ impl Filter for Concurrency {
             Some(name) => {
                 let at = at.key("name");
                 loading.seen.once(loading.route, &format!("places of {name}"), &at, problems);
-                loading.seen.agree(name, self.said(), &at, problems);
+                loading.seen.agree(name, &self.said(), &at, problems);
                 name.clone()
             }
             None => {

@@ -37,9 +37,9 @@ impl Seen {
     }
 
     /// Takes note of what is said of a limit with a name: all filters of that name say the same, or it is a problem.
-    pub fn agree(&self, name: &str, what: String, at: &At, problems: &mut Problems) {
+    pub fn agree(&self, name: &str, what: &str, at: &At, problems: &mut Problems) {
         let mut said = self.said.borrow_mut();
-        let first = said.entry(name.to_owned()).or_insert_with(|| what.clone());
+        let first = said.entry(name.to_owned()).or_insert_with(|| what.to_owned());
         if *first != what {
             problems
                 .add(at, format!("another filter of the name `{name}` has {first}, and this one {what}"))
@@ -73,11 +73,11 @@ mod tests {
         let at = At::root().key("name");
         seen.once("a", "n", &at, &mut problems);
         seen.once("b", "n", &at, &mut problems);
-        seen.agree("n", "a limit of 5".to_owned(), &at, &mut problems);
-        seen.agree("n", "a limit of 5".to_owned(), &at, &mut problems);
+        seen.agree("n", "a limit of 5", &at, &mut problems);
+        seen.agree("n", "a limit of 5", &at, &mut problems);
         assert!(problems.is_empty(), "{problems:?}");
         seen.once("b", "n", &at, &mut problems);
-        seen.agree("n", "a limit of 6".to_owned(), &at, &mut problems);
+        seen.agree("n", "a limit of 6", &at, &mut problems);
         assert_eq!(problems.iter().count(), 2);
     }
 }
