@@ -235,7 +235,7 @@ async fn a_token_is_there_once_and_of_a_bounded_length() {
         let shown: String = format!("{fields:?}").chars().take(99).collect();
         assert_eq!(answer.status, expected, "{shown}");
         assert!(
-            expected == 200 || answer.field("www-authenticate").is_some_and(|it| it.starts_with("Bearer"))
+            expected != 401 || answer.field("www-authenticate").is_some_and(|it| it.starts_with("Bearer"))
         );
     }
     assert_eq!(origin.count(), 1);

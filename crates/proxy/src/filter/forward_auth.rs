@@ -97,7 +97,10 @@ type Remembered = HashMap<Box<[u8]>, (Instant, Taken)>;
 /// What all filters of a process remember, by route and configuration: a change of the document that is none of theirs
 /// leaves it.
 #[derive(Debug, Default)]
-pub struct Answers(Mutex<HashMap<(String, String), Weak<Mutex<Remembered>>>>);
+pub struct Answers(Mutex<HashMap<Identity, Weak<Mutex<Remembered>>>>);
+
+/// A route's name, and the configuration as text.
+type Identity = (String, String);
 
 impl Answers {
     fn of(&self, route: &str, config: &str) -> Arc<Mutex<Remembered>> {

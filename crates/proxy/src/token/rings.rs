@@ -68,29 +68,8 @@ impl Rings {
         revoked: &Arc<Revoked>,
         redis: &Connections,
     ) -> Result<Arc<Ring>, String> {
-        let alive = self.alive();
         let now = Clock::start().unix().as_secs();
-        let place = match (&keeping.origin, &keeping.directory) {
-            (Origin::Given(files), directory) => {
-                directory.as_deref().map_or(Ok(()), |directory| {
-                    let cannot = |why| format!("{} cannot be used: {why}", directory.display());
-                    stands(directory, self.purpose).map_err(cannot)
-                })?;
-                Arc::new(Place::new(given(files)?))
-            }
-            (Origin::Made { .. }, None) => return Err("keys are made in a directory".to_owned()),
-            (Origin::Made { .. }, Some(directory)) => {
-                let is_made = |ring: &&Arc<Ring>| {
-                    matches!(ring.keeping.origin, Origin::Made { .. })
-                        && ring.keeping.directory == keeping.directory
-                };
-                match alive.iter().rev().find(is_made) {
-                    // What is otherwise now is done when the document runs.
-                    Some(ring) => Arc::clone(&ring.place),
-                    None => Arc::new(Place::new(made(directory, keeping, (now, self.purpose))?)),
-                }
-            }
-        };
+        let place = self.place(keeping, now)?;
         let elsewhere = keeping.shared.as_ref().map(|server| {
             let mut problems = Problems::new();
             let redis = redis.open(server, &At::root(), &mut problems);
@@ -98,14 +77,49 @@ impl Rings {
             redis.map(Elsewhere::new).ok_or(why)
         });
         let ring = Arc::new(Ring::new(keeping, place, (revoked, elsewhere.transpose()?)));
-        let same = |other: &&Arc<Ring>| other.keeping == *keeping && other.published() == ring.published();
-        if let Some(same) = alive.iter().rev().find(same) {
-            return Ok(Arc::clone(same));
+        let same = |other: &Arc<Ring>| other.keeping == *keeping && other.published() == ring.published();
+        if let Some(same) = self.alive().into_iter().rfind(same) {
+            self.put_last(&same);
+            return Ok(same);
         }
         ring.begin(now)?;
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&ring));
+        self.put_last(&ring);
         self.start(&ring);
         Ok(ring)
+    }
+
+    /// Notes a ring as the one that was opened last.
+    fn put_last(&self, ring: &Arc<Ring>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let weak = Arc::downgrade(ring);
+        known.retain(|other| !other.ptr_eq(&weak));
+        known.push(weak);
+    }
+
+    /// The keys: those that are given as they are now, those that are made as they are known already.
+    fn place(&self, keeping: &Keeping, now: u64) -> Result<Arc<Place>, String> {
+        let directory = keeping.directory.as_deref();
+        match (&keeping.origin, directory) {
+            (Origin::Given(files), _) => {
+                if let Some(directory) = directory {
+                    let cannot = |why| format!("{} cannot be used: {why}", directory.display());
+                    stands(directory, self.purpose).map_err(cannot)?;
+                }
+                Ok(Arc::new(Place::new(given(files)?)))
+            }
+            (Origin::Made { .. }, None) => Err("keys are made in a directory".to_owned()),
+            (Origin::Made { .. }, Some(directory)) => {
+                let is_made = |ring: &Arc<Ring>| {
+                    matches!(ring.keeping.origin, Origin::Made { .. })
+                        && ring.keeping.directory == keeping.directory
+                };
+                match self.alive().into_iter().rfind(is_made) {
+                    // What is otherwise now is done when the document runs.
+                    Some(ring) => Ok(Arc::clone(&ring.place)),
+                    None => Ok(Arc::new(Place::new(made(directory, keeping, (now, self.purpose))?))),
+                }
+            }
+        }
     }
 
     #[expect(

@@ -94,6 +94,9 @@ fn a_change_of_times_goes_on_with_the_keys_that_are_there() {
     let changed = rings.open(&other, &revoked, &redis).unwrap();
     assert!(!Arc::ptr_eq(&ring, &changed) && is_right(&changed.keys(), &token(&ring)));
     assert!(Arc::ptr_eq(&changed, &rings.of(&directory.0).unwrap()));
+    // The change is taken back while exchanges of both documents run.
+    rings.open(&directory.keeping(), &revoked, &redis).unwrap();
+    assert!(Arc::ptr_eq(&ring, &rings.of(&directory.0).unwrap()));
     drop((ring, changed));
     assert!(rings.of(&directory.0).is_none());
     std::fs::write(directory.0.join(SIGNING), "{").unwrap();
