@@ -284,12 +284,14 @@ mod tests {
             (built, problems.iter().count())
         };
         let document = fixture::loading(&shared);
-        let [first, second] = [(); 2].map(|()| load("rate = '2/h'\nburst = 2", &document).0);
+        // It counts alike by whichever clock.
+        let limit = "rate = '2/3650d'\nalgorithm = 'fixed_window'";
+        let [first, second] = [(); 2].map(|()| load(limit, &document).0);
         assert_eq!(ask(&first, "192.0.2.7", 1).await, [Ok(())]);
         assert_eq!(ask(&second, "192.0.2.7", 3).await, [Ok(()), Ok(()), TOO_MANY]);
         // Another document: what stood first goes on as the first one.
         let document = fixture::loading(&shared);
-        let (first, _) = load("rate = '2/h'\nburst = 2", &document);
+        let (first, _) = load(limit, &document);
         assert_eq!(ask(&first, "192.0.2.7", 2).await, [Ok(()), TOO_MANY]);
         let named = "rate = '1/h'\nname = 'n'";
         assert_eq!([load(named, &document).1, load(named, &document).1], [0, 1]);
