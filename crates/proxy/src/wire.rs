@@ -122,10 +122,17 @@ impl Link {
         self.stream.plain_tcp().filter(|_| self.buffer.is_empty())
     }
 
-    /// Takes what was read, or reads: empty at the end. Cancel-safe.
+    /// Takes what was read, or reads: empty at the end. While nothing comes there is no buffer. Cancel-safe.
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         if self.buffer.is_empty() {
-            ready!(self.poll_fill(cx))?;
+            let filled = match self.stream.poll_read_ready(cx) {
+                Poll::Ready(_) => self.poll_fill(cx),
+                Poll::Pending => Poll::Pending,
+            };
+            if filled.is_pending() {
+                self.buffer = BytesMut::new();
+            }
+            ready!(filled)?;
         }
         Poll::Ready(Ok(self.buffer.split().freeze()))
     }
@@ -413,6 +420,25 @@ mod tests {
 
         fn length(&self) -> Option<u64> {
             None
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_link_that_waits_for_bytes_owns_no_buffer() {
+        use tokio::io::AsyncWriteExt as _;
+        let world = crate::world::World::new(Clock::start(), 1);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (accepted, peer) = tokio::join!(listener.accept(), connecting);
+        let socket = crate::stream::Socket::Tcp(accepted.unwrap().0);
+        let (mut link, mut peer) =
+            (Link::new(Stream::Plain(socket), world.clock, &world.timers), peer.unwrap());
+        for bytes in ["first", "second"] {
+            peer.write_all(bytes.as_bytes()).await.unwrap();
+            assert_eq!(std::future::poll_fn(|cx| link.poll_receive(cx)).await.unwrap(), bytes);
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            assert!(link.poll_receive(&mut cx).is_pending());
+            assert_eq!(link.buffer.capacity(), 0);
         }
     }
 

@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sluice_testkit::{Answer, Fields, Gateway, Peer, Program, Scratch, eventually, http, sluice, within};
+use sluice_testkit::{
+    Answer, Fields, Gateway, Origin, Peer, Program, Scratch, eventually, http, sluice, within,
+};
 use tokio::net::UdpSocket;
 
+use crate::connect::child::Connector;
 use document::Adapted;
 use page::{Command, Curl, Expected, Value};
 
@@ -35,7 +38,17 @@ struct Reader {
     variables: BTreeMap<String, String>,
     /// The endpoint of the answer before.
     endpoint: Option<String>,
+    connector: Option<Connected>,
     redis: Option<Peer>,
+}
+
+/// A connector that the page has started.
+struct Connected {
+    connector: Connector,
+    /// Where its health endpoint is, as written.
+    health: Option<String>,
+    /// The services behind it answer as long as this lives.
+    _origins: Vec<Origin>,
 }
 
 fn page_of(folder: &Path) -> String {
@@ -54,19 +67,6 @@ async fn every_example_does_what_its_page_says() {
     }
 }
 
-mod with_peers {
-    use super::*;
-
-    #[tokio::test]
-    async fn examples_with_servers_beside_them_do_what_their_pages_say() {
-        let folders: Vec<_> = folders().into_iter().filter(|folder| wants_peers(&page_of(folder))).collect();
-        assert!(!folders.is_empty());
-        for folder in folders {
-            read(&folder, Some(Peer::redis().await)).await;
-        }
-    }
-}
-
 /// Does what a page says.
 async fn read(folder: &Path, redis: Option<Peer>) {
     let mut text = fs::read_to_string(folder.join("sluice.toml")).unwrap();
@@ -80,7 +80,8 @@ async fn read(folder: &Path, redis: Option<Peer>) {
     let page = page_of(folder);
     let gateway = start(&page, &adapted.text).await;
     let (jars, variables) = Default::default();
-    let mut reader = Reader { gateway, adapted, jars, variables, endpoint: None, redis };
+    let (endpoint, connector) = (None, None);
+    let mut reader = Reader { gateway, adapted, jars, variables, endpoint, connector, redis };
     let lines = page::commands(&page);
     assert!(lines.len() > 1, "{}: a page without commands", folder.display());
     for line in lines {
@@ -173,6 +174,7 @@ impl Reader {
             Command::Sluice(words) if words[0] == "run" => {
                 assert!(root().join(&words[1]).is_file(), "{line}: there is no such file");
             }
+            Command::Sluice(words) if words[0] == "connect" => self.connect(&words[1]).await,
             Command::Sluice(mut words) => {
                 if words[0] == "reload" {
                     words.extend(["--admin".into(), self.gateway.admin().to_string()]);
@@ -182,6 +184,18 @@ impl Reader {
                 says(line, &expected, &ended.stdout);
             }
         }
+    }
+
+    /// Starts the connector of this file, and waits until its services are published.
+    async fn connect(&mut self, file: &str) {
+        let text = fs::read_to_string(root().join(file)).unwrap();
+        let gateway = self.gateway.address("tunnels");
+        let (text, origins, health) = document::adapt_connector(&text, gateway).await;
+        let scratch = Scratch::new();
+        let path = scratch.write("connector.toml", text).display().to_string();
+        let connector = Connector::of(Gateway::launch(&sluice(["connect", &path]), scratch).await);
+        connector.wait("up").await;
+        self.connector = Some(Connected { connector, health, _origins: origins });
     }
 
     /// Runs curl as written, but with the addresses of the test.
@@ -215,6 +229,9 @@ impl Reader {
         let address = match self.adapted.listeners.get(&curl.authority) {
             Some(listener) => self.gateway.address(listener),
             None if self.adapted.admin.as_ref() == Some(&curl.authority) => self.gateway.admin(),
+            None if self.connector.as_ref().is_some_and(|it| it.health.as_ref() == Some(&curl.authority)) => {
+                self.connector.as_ref().unwrap().connector.health
+            }
             None => panic!("nothing listens on {}", curl.authority),
         };
         let (mut address, mut target, mut authority) = (address, curl.target.clone(), curl.authority.clone());
@@ -308,5 +325,36 @@ async fn all_documents_of_an_example_say_the_same() {
             "{}: {shown:#?}",
             folder.display()
         );
+    }
+}
+
+mod with_peers {
+    use super::*;
+
+    #[tokio::test]
+    async fn examples_with_servers_beside_them_do_what_their_pages_say() {
+        let folders: Vec<_> = folders().into_iter().filter(|folder| wants_peers(&page_of(folder))).collect();
+        assert!(!folders.is_empty());
+        for folder in folders {
+            read(&folder, Some(Peer::redis().await)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_without_a_way_in_is_reached_through_its_tunnel() {
+        let script = root().join("examples/reverse-tunnel/two-machines.sh");
+        let own = sluice([""; 0]);
+        let ended = Program::at(script).environment("SLUICE", own.path()).finish().await;
+        if ended.code() == 77 {
+            // Nobody may make namespaces here; then nothing else can either.
+            let tried = Program::at("unshare").arguments(["--user", "--map-root-user", "--net", "true"]);
+            assert_ne!(tried.finish().await.code(), 0, "{}", ended.stdout);
+            return;
+        }
+        assert_eq!(ended.code(), 0, "{}\n{}", ended.stdout, ended.stderr);
+        let lines: Vec<&str> = ended.stdout.lines().collect();
+        let through = "through the tunnel: origin1 got GET /orders/1 for 127.0.0.1 from 127.0.0.1";
+        let direct = ["10.0.0.2", "127.0.0.1"].map(|at| format!("directly at {at}:9001: nothing answers"));
+        assert_eq!(lines, [through, &direct[0], &direct[1]]);
     }
 }

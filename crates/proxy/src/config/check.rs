@@ -26,6 +26,7 @@ use crate::problem::{At, Problems};
 use crate::route::{RouteSpec, Streams, Table, parse_time};
 use crate::sockets::{Place, Transport};
 use crate::tls::Spoken;
+use crate::tunnels::config::Callers;
 use crate::upstream::config::Policy;
 use crate::upstream::discovery;
 use crate::value::{ByteSize, Period};
@@ -194,7 +195,8 @@ fn check_listener(
         access: (listener.ip_access.as_ref())
             .and_then(|config| IpAccess::build(config, &at.key("ip_access"), problems)),
         connections_per_client: limits.connections_per_client.map(NonZeroU32::get),
-        requests: limits.requests.map(NonZeroU32::get),
+        requests: (limits.requests.as_ref())
+            .and_then(|setting| setting.check(&at.key("limits").key("requests"), problems)),
         datagram: size(limits.datagram, LONGEST_DATAGRAM).min(LONGEST_DATAGRAM),
         requests_per_connection: limits
             .requests_per_connection
@@ -222,7 +224,7 @@ fn check_times(timeouts: &document::ListenerTimeouts, at: &At, problems: &mut Pr
 /// The one route of a tunnel listener.
 fn check_registrations(listener: &Listener, at: &At, problems: &mut Problems) -> Option<Box<Route>> {
     let config = listener.tunnel.clone().unwrap_or_default();
-    let action = RegisterTunnels::build(&config, &at.key("tunnel"), problems)?;
+    let action = RegisterTunnels::build(&config, Callers::Anybody, &at.key("tunnel"), problems)?;
     let action = Action::RegisterTunnels(Box::new(action));
     let route = Route { name: Arc::default(), listeners: Box::default(), filters: Vec::new(), action };
     (listener.protocol == Protocol::Tunnel).then(|| Box::new(route))
@@ -478,7 +480,11 @@ fn check_action(
         return config.check(upstreams.len(), &at.key("tunnel"), problems).map(Action::Tunnel);
     }
     if let Some(config) = &route.register_tunnels {
-        let built = RegisterTunnels::build(config, &at.key("register_tunnels"), problems);
+        let callers = match filter::tell_callers(&route.filters) {
+            true => Callers::Known,
+            false => Callers::Anybody,
+        };
+        let built = RegisterTunnels::build(config, callers, &at.key("register_tunnels"), problems);
         return built.map(|register| Action::RegisterTunnels(Box::new(register)));
     }
     let config = route.forward_proxy.as_ref()?;

@@ -37,7 +37,9 @@ impl Events for Nobody {
 
 /// A stage. Must be called on a `LocalRuntime`: `#[tokio::test(flavor = "local")]`.
 pub(crate) fn stage() -> Stage {
-    Stage { world: World::new(Clock::start(), 1), events: Rc::new(Nobody) }
+    // One clock for all: what a filter counted on one stage is earlier on the next.
+    static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::start);
+    Stage { world: World::new(*CLOCK, 1), events: Rc::new(Nobody) }
 }
 
 impl Stage {
@@ -50,7 +52,9 @@ impl Stage {
 /// What a filter of route "shop" is loaded with where nobody is known.
 pub(crate) fn loading(shared: &Shared) -> Loading<'_> {
     static NOBODY: LazyLock<Arc<Consumers>> = LazyLock::new(Arc::default);
-    Loading { shared, route: "shop", upstream: None, consumers: &NOBODY }
+    // A document of its own each time; a test has a few.
+    let seen = Box::leak(Box::default());
+    Loading { shared, route: "shop", upstream: None, consumers: &NOBODY, seen }
 }
 
 /// What else stands in a document with these consumers alone.

@@ -26,6 +26,7 @@ use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::gates::Gates;
 use crate::limit::Limits;
+use crate::limit::seen::Seen;
 use crate::problem::{At, Problems};
 use crate::purpose::Purpose;
 use crate::redis::Connections;
@@ -139,6 +140,8 @@ pub struct Loading<'a> {
     pub upstream: Option<&'a str>,
     /// Whom the gateway knows.
     pub consumers: &'a Arc<Consumers>,
+    /// The limits that were loaded before.
+    pub seen: &'a Seen,
 }
 
 /// What the filters of a process share. It outlives every snapshot.
@@ -383,13 +386,20 @@ fn check_cors(configs: &[Config], at: &At, problems: &mut Problems) {
     }
 }
 
+/// Whether it finds out who is asking.
+fn tells_caller(config: &Config) -> bool {
+    matches!(config, Config::BasicAuth(_) | Config::Jwt(_) | Config::ApiKey(_) | Config::Hmac(_))
+}
+
+/// Whether one of them finds out who is asking.
+pub fn tell_callers(configs: &[Config]) -> bool {
+    configs.iter().any(tells_caller)
+}
+
 /// What counts by the consumer stands behind what finds out who that is: before it, everybody would be counted
 /// by the address.
 fn check_counting(configs: &[Config], at: &At, problems: &mut Problems) {
-    let tells = |config: &Config| {
-        matches!(config, Config::BasicAuth(_) | Config::Jwt(_) | Config::ApiKey(_) | Config::Hmac(_))
-    };
-    let Some(first) = configs.iter().position(tells) else { return };
+    let Some(first) = configs.iter().position(tells_caller) else { return };
     for (index, config) in configs.iter().enumerate().take(first) {
         let per = match config {
             Config::Concurrency(concurrency::Config { per, .. }) => per.as_deref(),

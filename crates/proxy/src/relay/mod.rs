@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
+use crate::bandwidth::Throttle;
 use crate::wire::Link;
 use crate::world::World;
 use splice::Pipe;
@@ -46,6 +47,8 @@ pub struct Lasting {
     pub end: Box<dyn End>,
     /// For how long nothing may move.
     pub idle: Duration,
+    /// How fast bytes may move.
+    pub throttle: Option<Box<Throttle>>,
 }
 
 /// A connection that belongs to nobody else.

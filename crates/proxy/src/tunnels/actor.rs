@@ -18,10 +18,9 @@ use sluice_tunnel::GatewayEnd;
 use sluice_tunnel::event::{Answer, Fault, StreamId, Unsendable};
 use sluice_tunnel::registration::Version;
 use sluice_tunnel::settings::Settings;
-use tokio::sync::mpsc;
 
 use super::line::{Begin, Order, Told};
-use super::{End as TunnelEnd, Entered, Tunnel, Tunnels};
+use super::{End as TunnelEnd, Entered, Tunnel, Tunnels, mailbox};
 use crate::relay::End;
 use crate::world::{Clock, Deadline, World};
 
@@ -36,7 +35,7 @@ pub struct Actor {
     end: GatewayEnd,
     tunnel: Arc<Tunnel>,
     tunnels: Arc<Tunnels>,
-    orders: mpsc::UnboundedReceiver<Order>,
+    orders: mailbox::Receiver<Order>,
     exchanges: HashMap<u64, Running>,
     numbers: HashMap<StreamId, u64>,
     /// Read and not understood yet.
@@ -58,7 +57,7 @@ pub struct Actor {
 /// An exchange that runs.
 struct Running {
     stream: StreamId,
-    told: mpsc::UnboundedSender<Told>,
+    told: mailbox::Sender<Told>,
     /// Credit that waits for the connector's window.
     withheld: usize,
     /// Its exchange has left: what comes is dropped.

@@ -11,9 +11,8 @@ use bytes::Bytes;
 use sluice_http::{Fields, RequestHead, ResponseHead};
 use sluice_tunnel::event::{Fault, Unsendable};
 use sluice_tunnel::text::Content;
-use tokio::sync::mpsc;
 
-use super::Tunnel;
+use super::{Tunnel, mailbox};
 
 /// Bytes of a request's content that may be on their way to the tunnel's task, or wait there to be written.
 pub const CREDIT: usize = 64 * 1024;
@@ -47,7 +46,7 @@ pub(super) struct Begin {
     pub(super) number: u64,
     pub(super) head: RequestHead,
     pub(super) content: Content,
-    pub(super) told: mpsc::UnboundedSender<Told>,
+    pub(super) told: mailbox::Sender<Told>,
 }
 
 /// What an exchange is told.
@@ -75,14 +74,14 @@ pub enum Told {
 pub struct Line {
     tunnel: Arc<Tunnel>,
     number: u64,
-    told: mpsc::UnboundedReceiver<Told>,
+    told: mailbox::Receiver<Told>,
     is_over: bool,
 }
 
 impl Line {
     pub(super) fn begin(tunnel: Arc<Tunnel>, head: RequestHead, content: Content) -> Line {
         let number = tunnel.exchanges.fetch_add(1, Ordering::Relaxed);
-        let (sender, told) = mpsc::unbounded_channel();
+        let (sender, told) = mailbox::mailbox();
         tunnel.tell(Order::Request(Box::new(Begin { number, head, content, told: sender })));
         Line { tunnel, number, told, is_over: false }
     }

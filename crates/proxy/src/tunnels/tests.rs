@@ -1,11 +1,13 @@
 //! The registry without sockets: who gets which tunnel, and what is refused.
 
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use sluice_tunnel::registration::{Extensions, Version};
 
 use super::config::{Config, Policy};
+use super::darkness::Subject;
 use super::line::Order;
 use super::{Entered, Missing, Origin, Refused, Slot, Tunnels, Unknown, Wanted};
 use crate::observe::diagnostic::Diagnostics;
@@ -55,6 +57,14 @@ fn wanted(routes: &[&str]) -> Wanted {
 
 fn number(slot: &Slot) -> u64 {
     slot.tunnel.as_ref().unwrap().number
+}
+
+/// What a tunnel's task was told.
+fn order(entered: &mut Entered) -> Option<Order> {
+    match entered.orders.poll_recv(&Context::from_waker(Waker::noop())) {
+        Poll::Ready(order) => order,
+        Poll::Pending => None,
+    }
 }
 
 #[test]
@@ -194,6 +204,37 @@ fn what_is_dark_stays_registered_and_is_lit_by_the_next_policy() {
 }
 
 #[test]
+fn gray_uses_dark_tunnels_alone_and_wakes_who_waits() {
+    let scene = scene("");
+    let _lit = scene.enter(Version::V3, "a").unwrap();
+    let dark = scene.enter(Version::V1, "b").unwrap();
+    scene.tunnels.darken(Subject::Route("b".into()), "test").unwrap();
+    assert_eq!(scene.take(&["b"]).err(), Some(Missing::Busy));
+    let mut waiting = scene.tunnels.wait(&wanted(&["b"]), scene.now).unwrap().unwrap_err();
+    scene.tunnels.set_gray(true, "test").unwrap();
+    let slot = waiting.try_recv().unwrap();
+    assert_eq!(number(&slot), dark.tunnel.number);
+    assert_eq!(scene.take(&["a"]).err(), Some(Missing::Busy), "it is lit");
+    // In use, it still keeps requests from the catch-all; given back, it is where it was.
+    let _all = scene.enter(Version::V1, "").unwrap();
+    assert_eq!(scene.take(&["b", ""]).err(), Some(Missing::Busy));
+    drop(slot);
+    assert_eq!(number(&scene.take(&["b"]).unwrap()), dark.tunnel.number);
+}
+
+#[test]
+fn a_tunnel_that_went_dark_while_it_was_taken_does_not_come_back_lit() {
+    let scene = scene("");
+    let _entered = scene.enter(Version::V1, "a").unwrap();
+    let slot = scene.take(&["a"]).unwrap();
+    scene.tunnels.darken(Subject::Address("192.0.2.7".parse().unwrap()), "test").unwrap();
+    drop(slot);
+    assert_eq!(scene.take(&["a"]).err(), Some(Missing::Busy));
+    scene.tunnels.lighten(&Subject::Address("192.0.2.7".parse().unwrap()), "test").unwrap();
+    assert!(scene.take(&["a"]).is_ok());
+}
+
+#[test]
 fn deregistering_takes_a_connectors_tunnels_out_and_tells_them() {
     let scene = scene("");
     let mut mine = scene.enter(Version::V1, "a").unwrap();
@@ -202,9 +243,9 @@ fn deregistering_takes_a_connectors_tunnels_out_and_tells_them() {
     let other = Origin { instance: "i-2".into(), ..Scene::origin(Version::V1, "", "a") };
     let mut other = scene.tunnels.enter(other, scene.now).unwrap();
     assert_eq!(scene.tunnels.retire("a", "i-1"), 2);
-    assert!(matches!(mine.orders.try_recv(), Ok(Order::Retire)));
-    assert!(matches!(elsewhere.orders.try_recv(), Ok(Order::Retire)), "in every domain");
-    assert!(other.orders.try_recv().is_err());
+    assert!(matches!(order(&mut mine), Some(Order::Retire)));
+    assert!(matches!(order(&mut elsewhere), Some(Order::Retire)), "in every domain");
+    assert!(order(&mut other).is_none());
     assert_eq!(number(&scene.take(&["a"]).unwrap()), other.tunnel.number);
 }
 
@@ -213,7 +254,7 @@ fn a_stop_takes_all_tunnels_out_and_lets_none_in() {
     let scene = scene("");
     let mut entered = scene.enter(Version::V3, "a").unwrap();
     scene.tunnels.drain();
-    assert!(matches!(entered.orders.try_recv(), Ok(Order::Drain)));
+    assert!(matches!(order(&mut entered), Some(Order::Drain)));
     assert_eq!(scene.enter(Version::V3, "a").err(), Some(Refused::Draining));
     assert!(scene.take(&["a"]).is_err());
 }

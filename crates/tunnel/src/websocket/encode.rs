@@ -70,6 +70,28 @@ impl Buf for Output {
         self.tail.advance(count.min(self.tail.len()));
     }
 
+    /// The first bytes; no copy of them when they are all there is, or a part of a payload.
+    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        assert!(len <= self.len, "no more than there is");
+        let whole = match self.parts.front_mut() {
+            Some(part) if part.len() > len => Some(part.split_to(len)),
+            Some(part) if part.len() == len => self.parts.pop_front(),
+            None if self.tail.len() == len => Some(std::mem::take(&mut self.tail).freeze()),
+            _ => None,
+        };
+        match whole {
+            Some(bytes) => {
+                self.len -= len;
+                bytes
+            }
+            None => {
+                let mut copy = BytesMut::with_capacity(len);
+                bytes::BufMut::put(&mut copy, self.take(len));
+                copy.freeze()
+            }
+        }
+    }
+
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
         let chunks = self.parts.iter().map(|part| &part[..]).chain(tail);

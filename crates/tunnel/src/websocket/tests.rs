@@ -168,6 +168,23 @@ fn a_servers_large_payload_is_not_copied() {
     assert_eq!((&slices[0][4..], &slices[2][..]), (&b"lead"[..], &b"behind"[..]));
 }
 
+#[test]
+fn what_is_taken_whole_is_not_copied_and_leaves_nothing_behind() {
+    let payload = Bytes::from(vec![7; 5000]);
+    let mut out = Output::default();
+    out.put(b"small");
+    let (small, at) = (out.remaining(), out.chunk().as_ptr());
+    assert_eq!(out.copy_to_bytes(small).as_ptr(), at);
+    out.put_part(payload.clone());
+    out.put(b"behind");
+    assert_eq!(out.copy_to_bytes(2000).as_ptr(), payload.as_ptr());
+    assert_eq!(out.copy_to_bytes(3000).as_ptr(), payload[2000..].as_ptr());
+    assert_eq!(out.copy_to_bytes(3), &b"beh"[..]);
+    out.put_part(payload);
+    assert_eq!(out.copy_to_bytes(5).to_vec(), b"ind\x07\x07");
+    assert_eq!((out.remaining(), written(&mut out)), (4998, vec![7; 4998]));
+}
+
 /// A connector's and a gateway's socket.
 fn pair(limits: Limits) -> (Socket, Socket) {
     let new = |role| Socket::new(role, limits, timing(), (7, Duration::ZERO));

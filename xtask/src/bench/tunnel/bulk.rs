@@ -20,11 +20,13 @@ type Transfer = fn(u16, &str, u64) -> std::io::Result<()>;
 const WAYS: [(&str, Transfer); 2] = [("up", upload), ("down", download)];
 
 pub(super) fn run(_: &Options) -> Result<Vec<Bar>, Failed> {
-    println!("\nbulk: {} MiB each way in one request each, compared at the other end", BYTES >> 20);
-    println!(
-        "  {:<12} {:<6} {:>9} {:>18} {:>22} {:>24}",
-        "version", "way", "MB/s", "gateway CPU us/MiB", "gateway peak KiB, +", "connector peak KiB, +"
-    );
+    let mut lines = vec![
+        format!("\nbulk: {} MiB each way in one request each, compared at the other end", BYTES >> 20),
+        format!(
+            "  {:<12} {:<6} {:>9} {:>18} {:>22} {:>24}",
+            "version", "way", "MB/s", "gateway CPU us/MiB", "gateway peak KiB, +", "connector peak KiB, +"
+        ),
+    ];
     let mut bars = Vec::new();
     for version in Version::ALL {
         let tunnelled = Tunnelled::start(plan, &[(version, 2)])?;
@@ -32,7 +34,8 @@ pub(super) fn run(_: &Options) -> Result<Vec<Bar>, Failed> {
             pass(&tunnelled, version, (transfer, FIRST))?;
         }
         for way in WAYS {
-            let grown = measure(&tunnelled, version, way)?;
+            let (line, grown) = measure(&tunnelled, version, way)?;
+            lines.push(line);
             for (name, grown) in grown {
                 let what =
                     format!("tunnel {}, 1 GiB {}: growth of the {name}, in MiB", version.number(), way.0);
@@ -40,15 +43,19 @@ pub(super) fn run(_: &Options) -> Result<Vec<Bar>, Failed> {
             }
         }
     }
+    println!("{}", lines.join("\n"));
     Ok(bars)
 }
 
-/// One way, and by how many KiB the highest memory of each process has grown.
+/// By how many KiB the highest memory of each process has grown.
+type Grown = Vec<(&'static str, u64)>;
+
+/// One way: its line, and by how many KiB the highest memory of each process has grown.
 fn measure(
     tunnelled: &Tunnelled,
     version: Version,
     (name, transfer): (&str, Transfer),
-) -> Result<Vec<(&'static str, u64)>, Failed> {
+) -> Result<(String, Grown), Failed> {
     let gateway = tunnelled.gateway();
     let processes: Vec<(&'static str, &Server)> = std::iter::once(("gateway", gateway))
         .chain(tunnelled.connectors().iter().map(|connector| ("connector", connector)))
@@ -62,7 +69,7 @@ fn measure(
         after.iter().zip(&before).map(|(after, before)| after.saturating_sub(*before)).collect();
     let told: Vec<String> =
         after.iter().zip(&grown).map(|(after, grown)| format!("{after} +{grown}")).collect();
-    println!(
+    let line = format!(
         "  {:<12} {name:<6} {:>9.0} {:>18.1} {:>22} {:>24}",
         version.number(),
         BYTES as f64 / 1e6 / took,
@@ -70,7 +77,7 @@ fn measure(
         told[0],
         told[1],
     );
-    Ok(processes.into_iter().map(|(name, _)| name).zip(grown).collect())
+    Ok((line, processes.into_iter().map(|(name, _)| name).zip(grown).collect()))
 }
 
 fn pass(tunnelled: &Tunnelled, version: Version, (transfer, bytes): (Transfer, u64)) -> Result<(), Failed> {

@@ -14,11 +14,13 @@ const MOST: f64 = 100.0;
 const USES: f64 = 2.0;
 
 pub(super) fn run(_: &Options) -> Result<Vec<Bar>, Failed> {
-    println!("\nidle: {TUNNELS} tunnels that were used before");
-    println!(
-        "  {:<12} {:>12} {:>12} {:>12} {:>12}",
-        "version", "before KiB", "open KiB", "used KiB", "KiB/tunnel"
-    );
+    let mut lines = vec![
+        format!("\nidle: the gateway's memory with {TUNNELS} tunnels, all of which were used"),
+        format!(
+            "  {:<12} {:>12} {:>12} {:>12} {:>12}",
+            "version", "before KiB", "open KiB", "used KiB", "KiB/tunnel"
+        ),
+    ];
     let mut bars = Vec::new();
     for version in Version::ALL {
         let before = {
@@ -31,13 +33,15 @@ pub(super) fn run(_: &Options) -> Result<Vec<Bar>, Failed> {
         let after = resident(tunnelled.gateway().id());
         let all = after.max(open).saturating_sub(before) as f64;
         let name = version.number();
-        println!("  {name:<12} {before:>12} {open:>12} {after:>12} {:>12.2}", all / TUNNELS as f64);
+        lines
+            .push(format!("  {name:<12} {before:>12} {open:>12} {after:>12} {:>12.2}", all / TUNNELS as f64));
         bars.push(Bar {
             what: format!("tunnel {name}: {TUNNELS} idle ones, in MiB"),
             figure: all / 1024.0,
             most: MOST,
         });
     }
+    println!("{}", lines.join("\n"));
     Ok(bars)
 }
 

@@ -94,6 +94,13 @@ struct Tunnelled {
     servers: Servers,
 }
 
+impl Drop for Tunnelled {
+    /// The connectors first: then they go in good order, and say nothing about a gateway that is gone.
+    fn drop(&mut self) {
+        while self.servers.proxies.pop().is_some() {}
+    }
+}
+
 impl Tunnelled {
     /// Starts them; `origin` makes the plan of one at that port. Each connector has so many tunnels open.
     fn start(
@@ -105,7 +112,7 @@ impl Tunnelled {
         let origin = origin(target, &folder)?;
         let mut plans = vec![Plan::sluice(web, &folder, &document(web, tunnels, target))?];
         for (version, window) in versions {
-            plans.push(connector(*version, *window, (tunnels, target))?);
+            plans.push(connector((*version, *window), (tunnels, target), &folder)?);
         }
         let windows: Vec<usize> = versions.iter().map(|(_, window)| *window).collect();
         let servers = Servers::start(folder, &origin, (plans, None), |_| Ok(()))?;
@@ -142,7 +149,7 @@ fn document(web: u16, tunnels: u16, origin: u16) -> String {
         route(name, &format!("discovery = {{ tunnel = \"{name}\" }}"))
     });
     format!(
-        "[process]\nworkers = 1\n\n\
+        "[process]\nworkers = 1\n\n[tunnels]\nmax_per_address = 20000\n\n\
          [listeners.web]\naddress = \"127.0.0.1:{web}\"\ntimeouts = {{ idle = \"10m\" }}\n\n\
          [listeners.tunnels]\naddress = \"127.0.0.1:{tunnels}\"\nprotocol = \"tunnel\"\n\n{}{}",
         route("plain", &format!("endpoints = [\"127.0.0.1:{origin}\"]\npool = {{ max_idle = 1024 }}")),
@@ -150,31 +157,38 @@ fn document(web: u16, tunnels: u16, origin: u16) -> String {
     )
 }
 
+/// The most that one service's window may be.
+const WINDOW: usize = 1000;
+
 /// `sluice connect` on core 1. Its port is that of its health endpoint.
-fn connector(version: Version, window: usize, (tunnels, origin): (u16, u16)) -> Result<Plan, Failed> {
+fn connector(
+    (version, window): (Version, usize),
+    (tunnels, origin): (u16, u16),
+    folder: &Folder,
+) -> Result<Plan, Failed> {
     let port = free_port()?;
-    let arguments = [
-        "connect",
-        "--router",
-        &format!("ws://127.0.0.1:{tunnels}"),
-        "--route",
-        version.route(),
-        "--target",
-        &format!("http://127.0.0.1:{origin}"),
-        "--version",
-        version.number(),
-        "--window",
-        &window.to_string(),
-        "--health",
-        &format!("127.0.0.1:{port}"),
-    ];
-    Ok(Plan {
-        name: version.connector(),
-        core: 1,
-        port,
-        program: built("release", "sluice"),
-        arguments: arguments.map(String::from).to_vec(),
-    })
+    let text = connector_document((version, window), (tunnels, origin), port);
+    let arguments = vec!["connect".into(), folder.write(&format!("{}.toml", version.route()), &text)?];
+    Ok(Plan { name: version.connector(), core: 1, port, program: built("release", "sluice"), arguments })
+}
+
+/// As many services of one route as the window takes.
+fn connector_document(
+    (version, window): (Version, usize),
+    (tunnels, origin): (u16, u16),
+    health: u16,
+) -> String {
+    let mut text =
+        format!("routers = [\"ws://127.0.0.1:{tunnels}\"]\nhealth = \"127.0.0.1:{health}\"\n\n[services]\n");
+    let (route, number) = (version.route(), version.number());
+    for (index, left) in (0..window).step_by(WINDOW).map(|begun| window - begun).enumerate() {
+        text.push_str(&format!(
+            "s{index} = {{ route = \"{route}\", target = \"http://127.0.0.1:{origin}\", window = {}, \
+             versions = [\"{number}\"] }}\n",
+            left.min(WINDOW)
+        ));
+    }
+    text
 }
 
 /// Waits until a connector says that so many tunnels are open.
@@ -225,6 +239,13 @@ mod tests {
             r#"{"services":{"a":{"routers":[{"tunnels":{"idle":2,"used":1}},{"tunnels":{"idle":4}}]}}}"#;
         assert_eq!(open_of(text), Some(7));
         assert_eq!(open_of("{}"), None);
+    }
+
+    #[test]
+    fn a_large_window_is_that_of_several_services() {
+        let text = connector_document((Version::V1, 2_500), (1, 2), 3);
+        assert_eq!((text.matches("window = 1000").count(), text.matches("window = 500").count()), (2, 1));
+        assert!(text.contains("s2 = { route = \"v1\""), "{text}");
     }
 
     #[test]
