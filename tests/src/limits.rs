@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use sluice_testkit::{Gateway, Origin, Reply, Scratch, Signal, Wire, eventually, http, within};
+use sluice_testkit::{Gateway, Origin, Program, Reply, Scratch, Signal, Wire, eventually, http, within};
 
+use crate::handover::{has_ended, process};
 use crate::setup::Lines;
 use crate::tcp::Tcp;
 
@@ -238,6 +239,39 @@ async fn a_quota_is_never_exceeded_by_a_kill_under_load() {
     // Each of the eight may have been written down and not have passed.
     let passed = origin.count();
     assert!((LIMIT - 8..=LIMIT).contains(&passed), "{passed} passed, {before} of them before");
+}
+
+#[tokio::test]
+async fn a_quota_is_exact_while_a_new_process_takes_over() {
+    const LIMIT: usize = 400;
+    let (origin, state) = (Origin::start(Reply::ok("x")).await, Scratch::new());
+    let mut gateway = Gateway::start(&with_quota(&state, LIMIT, &origin)).await;
+    let (address, old) = (gateway.address("web"), process(&gateway).await);
+    let ask = move || async move {
+        let mut passed = 0;
+        loop {
+            match http::get(address, "/").await.status {
+                200 => passed += 1,
+                status => return (passed, status),
+            }
+        }
+    };
+    let load: Vec<_> = (0..4).map(|_| tokio::spawn(ask())).collect();
+    origin.wait_count(LIMIT / 8).await;
+    gateway.signal(Signal::Usr2).await;
+    let mut passed = 0;
+    for task in load {
+        let (of_task, last) = within("the end of the quota", task).await.unwrap();
+        assert_eq!(last, 429);
+        passed += of_task;
+    }
+    assert_eq!((passed, origin.count()), (LIMIT, LIMIT));
+    eventually("the old process ends", async || has_ended(old).then_some(())).await;
+    let new = process(&gateway).await;
+    assert_eq!(http::get(address, "/").await.status, 429);
+    let ended = Program::at("/bin/sh").arguments(["-c", &format!("kill -TERM {new}")]).finish().await;
+    assert_eq!(ended.code(), 0);
+    gateway.wait_exit().await;
 }
 
 mod with_peers {

@@ -29,31 +29,48 @@ async fn wait_failures(gateway: &Gateway, code: &str, count: f64) {
 
 #[tokio::test]
 async fn who_finds_no_place_waits_in_order_of_priority_or_gets_503() {
+    const URGENT: &str = "priority = 'request.path == \"/high\" ? 5 : 0'";
     let origin = Origin::start(Reply::ok("x").held()).await;
-    let route = "filters = [{ concurrency = { limit = 1, queue = 2, wait = \"30s\", \
-                 priority = 'request.path == \"/high\" ? 5 : 0' } }]";
-    let gateway = Lines { route, ..Lines::default() }.start(&[origin.address()]).await;
-    let mut first = asks(&gateway, "/first").await;
-    origin.wait_held(1).await;
-    let mut low = asks(&gateway, "/low").await;
-    waits_for(&gateway, "sluice_limit_waiting", 1.0).await;
-    let mut high = asks(&gateway, "/high").await;
-    waits_for(&gateway, "sluice_limit_waiting", 2.0).await;
-    let refused = http::get(gateway.address("web"), "/more").await;
-    assert_eq!((refused.status, refused.field("retry-after")), (503, Some("1")));
-    assert!(refused.text().contains("\"overloaded\""), "{}", refused.text());
-    assert_eq!(origin.requests().len(), 1, "one at a time");
-    for wire in [&mut first, &mut high, &mut low] {
+    let places = format!("limit = 1, queue = 2, wait = \"30s\", {URGENT}");
+    let (route, listener) = (
+        format!("filters = [{{ concurrency = {{ {places} }} }}]"),
+        format!("limits = {{ requests = {{ {places} }} }}"),
+    );
+    // The priority is said on the route, and goes with the request.
+    let urgent = format!("filters = [{{ concurrency = {{ {URGENT} }} }}]");
+    let upstream = "concurrency = { limit = 1, queue = 2, wait = \"30s\" }";
+    let pool = "pool = { max_requests = 1, queue = 2, queue_timeout = \"30s\" }";
+    let of_endpoint = format!("endpoint {} of app", origin.address());
+    for (name, lines) in [
+        ("all per route", Lines { route: &route, ..Lines::default() }),
+        ("listener web", Lines { listener: &listener, ..Lines::default() }),
+        ("upstream app", Lines { route: &urgent, upstream, ..Lines::default() }),
+        (of_endpoint.as_str(), Lines { route: &urgent, upstream: pool, ..Lines::default() }),
+    ] {
+        let before = origin.count();
+        let gateway = lines.start(&[origin.address()]).await;
+        let mut first = asks(&gateway, "/first").await;
         origin.wait_held(1).await;
-        origin.release();
-        assert_eq!(wire.answer().await.status, 200);
+        let mut low = asks(&gateway, "/low").await;
+        waits_for(&gateway, "sluice_limit_waiting", 1.0).await;
+        let mut high = asks(&gateway, "/high").await;
+        waits_for(&gateway, "sluice_limit_waiting", 2.0).await;
+        let refused = http::get(gateway.address("web"), "/more").await;
+        assert_eq!((refused.status, refused.field("retry-after")), (503, Some("1")), "{name}");
+        assert!(refused.text().contains("\"overloaded\""), "{}", refused.text());
+        assert_eq!(origin.count(), before + 1, "one at a time");
+        for wire in [&mut first, &mut high, &mut low] {
+            origin.wait_held(1).await;
+            origin.release();
+            assert_eq!(wire.answer().await.status, 200, "{name}");
+        }
+        let order: Vec<_> =
+            origin.requests().into_iter().skip(before).map(|request| request.target).collect();
+        assert_eq!(order, ["/first", "/high", "/low"], "{name}");
+        waits_for(&gateway, "sluice_limit_running", 0.0).await;
+        let label = format!("limit=\"{name}\"");
+        gateway.wait_metric("sluice_limit_refused_total", &[&label], |value| value == 1.0).await;
     }
-    let order: Vec<_> = origin.requests().into_iter().map(|request| request.target).collect();
-    assert_eq!(order, ["/first", "/high", "/low"]);
-    waits_for(&gateway, "sluice_limit_running", 0.0).await;
-    gateway
-        .wait_metric("sluice_limit_refused_total", &["limit=\"all per route\""], |value| value == 1.0)
-        .await;
 }
 
 #[tokio::test]
@@ -134,6 +151,31 @@ async fn an_upstream_and_each_endpoint_bear_so_many_requests() {
     answers.await.unwrap();
     assert_eq!(one.count() + two.count(), 3);
     waits_for(&gateway, "sluice_limit_running", 0.0).await;
+}
+
+#[tokio::test]
+async fn each_endpoint_gets_so_many_requests_in_a_time_and_the_others_get_the_rest() {
+    let (one, two) = (Origin::start(Reply::ok("x")).await, Origin::start(Reply::ok("x")).await);
+    let upstream = "balance = \"source_hash\"\npool = { max_rate = \"1/h\", burst = 2, queue = 0 }";
+    let lines = Lines { upstream, ..Lines::default() };
+    let gateway = lines.start(&[one.address(), two.address()]).await;
+    for _ in 0..4 {
+        assert_eq!(http::get(gateway.address("web"), "/").await.status, 200);
+    }
+    assert_eq!((one.count(), two.count()), (2, 2));
+    assert_eq!(gateway.reload(&lines.document(&[one.address(), two.address()])).await.status, 200);
+    let refused = http::get(gateway.address("web"), "/").await;
+    assert_eq!((refused.status, refused.field("retry-after")), (503, Some("1")));
+    // Who is too early waits for its turn, when there is a queue.
+    let patient =
+        lines.document(&[one.address()]).replace("\"1/h\", burst = 2, queue = 0", "\"10/s\", burst = 1");
+    let gateway = Gateway::start(&patient).await;
+    at_least(Duration::from_millis(190), "two turns", async {
+        for _ in 0..3 {
+            assert_eq!(http::get(gateway.address("web"), "/").await.status, 200);
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -226,6 +268,38 @@ async fn a_breaker_of_a_route_opens_and_a_fixed_answer_stands_in() {
     .await;
     waits_for(&gateway, "sluice_breaker_state", 0.0).await;
     assert!(gateway.stderr().contains("breaker changed"), "{}", gateway.stderr());
+}
+
+#[tokio::test]
+async fn whom_an_open_breaker_refuses_hears_when_it_lets_somebody_pass() {
+    let origin = Origin::start(Reply::status(500)).await;
+    let breaker = "breaker = { consecutive_failures = 1, open_for = \"600s\", max_open_for = \"600s\" }";
+    let group = format!("group_{breaker}");
+    for lines in [
+        Lines { forward: breaker, ..Lines::default() },
+        Lines { upstream: breaker, ..Lines::default() },
+        Lines { upstream: &group, ..Lines::default() },
+    ] {
+        let gateway = lines.start(&[origin.address()]).await;
+        assert_eq!(http::get(gateway.address("web"), "/").await.status, 500);
+        let refused = http::get(gateway.address("web"), "/").await;
+        assert!(refused.text().contains("\"breaker-open\""), "{}", refused.text());
+        let after: u64 = refused.field("retry-after").unwrap().parse().unwrap();
+        assert!((500..=600).contains(&after), "{after}");
+    }
+}
+
+#[tokio::test]
+async fn another_upstream_has_as_many_attempts_as_the_first() {
+    let spare = Origin::start(Reply::ok("spare")).await;
+    // Nobody listens on port 1.
+    let [one, two] = ["127.0.0.2:1", "127.0.0.3:1"].map(|address| address.parse().unwrap());
+    let more = format!("[upstreams.spare]\nendpoints = [\"127.0.0.4:1\", \"{}\"]", spare.address());
+    let forward = "fallback = { upstream = \"spare\" }";
+    let gateway = Lines { forward, more: &more, ..Lines::default() }.start(&[one, two]).await;
+    for _ in 0..4 {
+        assert_eq!(http::get(gateway.address("web"), "/").await.text(), "spare");
+    }
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ const NEEDS: &[Need] = &[
     Need { program: "curl", package: "curl" },
     Need { program: "openssl", package: "openssl" },
     Need { program: "git", package: "git" },
+    Need { program: "ip", package: "iproute2" },
     Need { program: "/usr/bin/python3", package: "python3" },
     Need { program: "/usr/lib/python3/dist-packages/pip/__init__.py", package: "python3-pip" },
     Need { program: "/usr/lib/python3/dist-packages/websockets/__init__.py", package: "python3-websockets" },

@@ -145,8 +145,16 @@ impl Fields {
     pub fn append<'a>(&mut self, name: impl Into<Name<'a>>, value: &[u8]) {
         let name = name.into();
         let field =
-            Field { name: self.text.add(name.text.as_bytes()), value: self.value(value), id: name.id };
+            Field { name: self.text.add(name.text.as_bytes()), value: self.value(&[value]), id: name.id };
         self.list.push(field);
+    }
+
+    /// The same with a value that is in parts.
+    pub fn append_parts<'a>(&mut self, name: impl Into<Name<'a>>, parts: &[&[u8]]) {
+        let name = name.into();
+        let (id, name) = (name.id, self.text.add(name.text.as_bytes()));
+        let value = self.value(parts);
+        self.list.push(Field { name, value, id });
     }
 
     /// Replaces the first field line of this name in place and removes the others; adds it when absent.
@@ -155,7 +163,7 @@ impl Fields {
         let Some(first) = self.list.iter().position(|field| self.is(field, name)) else {
             return self.append(name, value);
         };
-        let value = self.value(value);
+        let value = self.value(&[value]);
         self.list[first].value = value;
         let text = &self.text;
         let mut index = 0;
@@ -197,9 +205,10 @@ impl Fields {
         is(&self.text, field, name)
     }
 
-    fn value(&mut self, value: &[u8]) -> Span {
+    #[inline]
+    fn value(&mut self, parts: &[&[u8]]) -> Span {
         let start = self.text.arena.len();
-        let span = self.text.add(value);
+        let len = parts.iter().map(|part| self.text.add(part).len).sum();
         // Nearly always nothing is wrong: that is found out many bytes at a time.
         let added = &mut self.text.arena[start..];
         if !added.iter().fold(true, |good, byte| good & is_value(*byte)) {
@@ -207,7 +216,7 @@ impl Fields {
                 *byte = b' ';
             }
         }
-        span
+        Span { start: start as u32 | ARENA, len }
     }
 }
 
@@ -261,6 +270,8 @@ mod tests {
     #[test]
     fn an_edit_cannot_split_a_head() {
         let mut fields = Fields::new();
+        fields.append_parts(NameId::Accept, &[b"a", b"", b"\r\nb"]);
+        assert_eq!(fields.get(NameId::Accept), Some(&b"a  b"[..]));
         fields.set(NameId::Location, b"/a\r\nX-Evil: 1\0");
         assert_eq!(fields.get(NameId::Location), Some(&b"/a  X-Evil: 1 "[..]));
     }

@@ -86,6 +86,11 @@ impl fmt::Debug for Circuit {
 }
 
 impl Circuit {
+    /// In how many seconds it lets a request pass again; 0: not known.
+    pub fn retry_after(&self, now: Moment) -> u16 {
+        retry_after(self.breaker.open_until(), now)
+    }
+
     /// Lets a request pass.
     ///
     /// # Errors
@@ -124,6 +129,12 @@ impl Drop for Passing<'_> {
             let _ = breaker.record(policy, self.since, self.admission, Verdict::Ignored);
         }
     }
+}
+
+/// Whole seconds until a breaker that is open until then lets a request pass, for Retry-After; 0: not known.
+pub fn retry_after(open_until: Option<Moment>, now: Moment) -> u16 {
+    let left = open_until.map_or(0, |until| until.since(now));
+    u16::try_from(left.div_ceil(1_000_000_000)).unwrap_or(u16::MAX)
 }
 
 /// What an answer's status, or a failure, says about where the request went.
@@ -167,6 +178,7 @@ mod tests {
         let after = circuits.circuit(Around::Route, "shop", POLICY);
         assert_eq!(after.pass(at(500)).err(), Some(Failure::BreakerOpen));
         assert_eq!(circuits.all(at(500))[0].state, State::Open);
+        assert_eq!([after.retry_after(at(500)), after.retry_after(at(1_100))], [1, 0]);
         assert!(circuits.circuit(Around::Upstream, "shop", POLICY).pass(at(500)).is_ok());
         // A probe that is abandoned frees its place.
         drop(after.pass(at(1_100)).unwrap());

@@ -4,6 +4,7 @@
 //! tested with a plain value.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use crate::gate::Held;
 use crate::limit;
 use crate::tls::Secured;
 use crate::tunnels::Wanted;
+use crate::tunnels::watch::Watch;
 
 /// Who is asking, and through which listener.
 #[derive(Clone, Debug)]
@@ -173,6 +175,10 @@ pub struct Exchange {
     pub outcome: Outcome,
     /// Status sent to the client.
     pub status: u16,
+    /// In how many seconds a breaker that refused it lets one pass again; 0: it does not know.
+    pub retry_after: u16,
+    /// How urgent it is where it has to wait for a place: a higher one goes first.
+    pub priority: i32,
     /// Body bytes from the client.
     pub received: u64,
     /// Body bytes to the client.
@@ -193,6 +199,8 @@ pub struct Exchange {
     pub held: Held,
     /// The tunnels that may carry it, when the request says which.
     pub tunnels: Option<Box<Wanted>>,
+    /// Who watches it on its way through a tunnel.
+    pub watch: Option<Rc<Watch>>,
     /// What a connector announced with it.
     pub registration: Option<Box<Registration>>,
 }
@@ -221,6 +229,8 @@ impl Exchange {
             phases: Phases::default(),
             outcome: Outcome::Completed,
             status: 0,
+            retry_after: 0,
+            priority: 0,
             received: 0,
             sent: 0,
             allow: Box::default(),
@@ -231,6 +241,7 @@ impl Exchange {
             throttle: None,
             held: Held::default(),
             tunnels: None,
+            watch: None,
             registration: None,
         }
     }

@@ -159,7 +159,7 @@ failures! {
         "The service did not answer in time." "the connector was silent for too long: the tunnel was given up"
     TunnelNotWebsocket "tunnel-not-websocket" Downstream 426 9 No Keep "http_request_error"
         "This opens a WebSocket, over HTTP/1.1." "a registration of a tunnel is no WebSocket handshake, has content, or came over HTTP/2"
-    TunnelNoVersion "tunnel-no-version" Downstream 400 9 No Keep "http_request_error"
+    TunnelNoVersion "tunnel-no-version" Downstream 400 3 No Keep "http_request_error"
         "None of these versions is spoken here." "a connector offers no version of the tunnel protocol that `versions` allows"
     TunnelBadRoute "tunnel-bad-route" Downstream 400 3 No Keep "http_request_error"
         "The route or the domain is malformed." "a connector announced a route or a domain that is malformed or too long"

@@ -143,12 +143,12 @@ impl Limited {
         self.gate().is_some_and(|gate| gate.has_room())
     }
 
-    /// Enters, after waiting as far as the document says. Cancel-safe.
+    /// Enters, after waiting as far as the document says; a higher priority goes first. Cancel-safe.
     ///
     /// # Errors
     /// [`Failure::Overloaded`]
-    pub async fn enter(&self, world: &World) -> Result<Permit, Failure> {
-        self.gate().ok_or(Failure::Internal)?.enter(world, 0, self.patience).await
+    pub async fn enter(&self, world: &World, priority: i32) -> Result<Permit, Failure> {
+        self.gate().ok_or(Failure::Internal)?.enter(world, priority, self.patience).await
     }
 
     /// Enters at once, or not at all.

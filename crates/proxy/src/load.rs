@@ -13,6 +13,7 @@ use crate::config::document::Document;
 use crate::config::model::Model;
 use crate::filter;
 use crate::limit::consumer::OfConsumer;
+use crate::limit::seen::Seen;
 use crate::observe::access_log::AccessLog;
 use crate::problem::{At, Problems};
 use crate::purpose::{Purpose, could_add};
@@ -28,7 +29,7 @@ pub fn look(document: &Document, mut model: Model, now: Duration) -> Result<Vec<
     if let Some(state) = &document.process.state {
         shared.limits.keep_in(state.into());
     }
-    load_lists(&mut model, &mut problems);
+    load_listeners(&mut model, &shared, &mut problems);
     load_filters(&mut model, &shared, &mut problems);
     consumer_limits(&model, &shared, &mut problems);
     let now = now.as_secs().try_into().unwrap_or(i64::MAX);
@@ -50,27 +51,31 @@ pub fn look(document: &Document, mut model: Model, now: Duration) -> Result<Vec<
     if problems.is_empty() { Ok(tls.cautions().to_vec()) } else { Err(problems) }
 }
 
-/// Reads the lists of who may come in through listeners.
-pub fn load_lists(model: &mut Model, problems: &mut Problems) {
+/// Reads the lists of who may come in through listeners, and takes what limits how much runs there.
+pub fn load_listeners(model: &mut Model, shared: &filter::Shared, problems: &mut Problems) {
     let at = At::root().key("listeners");
     for listener in &mut model.listeners {
         let at = at.key(&*listener.name).key("ip_access");
         // Nobody else has it yet: the model was made for this.
-        if let Some(access) = Arc::get_mut(listener).and_then(|listener| listener.access.as_mut()) {
+        let Some(listener) = Arc::get_mut(listener) else { continue };
+        if let Some(access) = &mut listener.access {
             access.read(&at, problems);
+        }
+        if let Some(requests) = &mut listener.requests {
+            requests.load(&shared.gates, &listener.name);
         }
     }
 }
 
 /// Reads the files of filters, and of actions that have some.
 pub fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut Problems) {
-    let routes = At::root().key("routes");
+    let (routes, seen) = (At::root().key("routes"), Seen::default());
     // First, since filters may read what they make.
     for (route, place) in model.routes.iter_mut().zip(0..) {
         if let Action::Token(token) = &mut route.action {
             let who = (&model.consumers, &shared.verifier);
             let at = routes.index(place).key("token");
-            token.load(who, (&shared.rings, &shared.revoked), &at, problems);
+            token.load(who, (&shared.rings, &shared.revoked, &shared.redis), &at, problems);
         }
     }
     for (route, place) in model.routes.iter_mut().zip(0..) {
@@ -82,7 +87,8 @@ pub fn load_filters(model: &mut Model, shared: &filter::Shared, problems: &mut P
             Action::Forward(forward) => model.upstreams.get(forward.upstream).map(|(name, _)| &**name),
             _ => None,
         };
-        let loading = filter::Loading { shared, route: &route.name, upstream, consumers: &model.consumers };
+        let consumers = &model.consumers;
+        let loading = filter::Loading { shared, route: &route.name, upstream, consumers, seen: &seen };
         for (filter, place) in route.filters.iter_mut().zip(0..) {
             filter.load(&loading, &at.index(place), problems);
         }

@@ -31,7 +31,7 @@ use crate::filter;
 use crate::gate::Patience;
 use crate::gates::Limited;
 use crate::limit::consumer::OfConsumer;
-use crate::load::{consumer_limits, load_filters, load_lists};
+use crate::load::{consumer_limits, load_filters, load_listeners};
 use crate::observe::access_log::AccessLog;
 use crate::observe::diagnostic::Diagnostics;
 use crate::observe::metrics::{Collector, Registry};
@@ -87,7 +87,7 @@ pub fn build(
     let mut problems = Problems::new();
     let shared =
         before.map_or_else(|| start(secret, &document.process, observe), |before| before.shared.clone());
-    load_lists(&mut model, &mut problems);
+    load_listeners(&mut model, &shared, &mut problems);
     let tunnels = before.map_or_else(|| first_tunnels(observe), |before| Arc::clone(&before.tunnels));
     load_filters(&mut model, &shared, &mut problems);
     let consumer_limits = consumer_limits(&model, &shared, &mut problems);

@@ -22,7 +22,6 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::address::Address;
 use crate::client_counts::ClientCounts;
-use crate::gate::Gate;
 
 /// Whether connections or datagrams come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,8 +124,6 @@ pub struct Bound {
     pub(crate) connections: AtomicU32,
     /// The connections of each client.
     pub clients: Arc<ClientCounts>,
-    /// The requests that run.
-    pub requests: Arc<Gate>,
     closed: AtomicBool,
     /// Another process listens on the same sockets.
     handed_over: AtomicBool,
@@ -155,7 +152,6 @@ impl Bound {
             address: real.map_or_else(|| configured.address.clone(), Address::Inet),
             connections: AtomicU32::new(0),
             clients: Arc::default(),
-            requests: Gate::new(u32::MAX),
             closed: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
             file,

@@ -93,6 +93,11 @@ impl Program {
         self
     }
 
+    /// Where the program is.
+    pub fn path(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.args(&self.arguments).envs(self.environment.iter().cloned());

@@ -219,6 +219,14 @@ impl Registration {
     }
 }
 
+/// A route as an announcement would name it; `None` for the one that serves every path.
+///
+/// # Errors
+/// No announcement can name it.
+pub fn announced_route(value: &[u8]) -> Result<Option<String>, Unregistered> {
+    place(Some(value))
+}
+
 /// A route or a domain; missing, empty and `*` are all the same.
 fn place(value: Option<&[u8]>) -> Result<Option<String>, Unregistered> {
     let value = value.unwrap_or_default().trim_ascii();

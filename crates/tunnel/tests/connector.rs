@@ -709,9 +709,12 @@ impl Hooks for Loud {
 
     fn event(&self, event: &Event<'_>) {
         let word = match event {
-            Event::RoutersChanged { added, removed } => format!("+{} -{}", added.len(), removed.len()),
+            Event::RoutersChanged { added, removed, unchanged } => {
+                format!("+{} -{} ={}", added.len(), removed.len(), unchanged.len())
+            }
             Event::Opened(router, version) => format!("{} {version}", router.host),
             Event::OpenFailed(_, error) => error.to_string(),
+            Event::TargetFailed { router, target, failed } => format!("{} {target} {failed}", router.host),
             _ => return,
         };
         self.log.borrow_mut().push(word);
@@ -746,7 +749,30 @@ async fn hooks_take_part_and_may_panic() {
         assert_eq!((registration.route, registration.domain), (None, None));
         let id = tunnel.request(&get(), Content::None);
         assert_eq!(tunnel.answer(id).await.0.fields.get(NameId::Server), Some(&b"/changed"[..]));
-        assert_eq!(hooks.log.borrow()[..], ["+1 -0".to_owned(), "gateway 3.0".to_owned()]);
+        assert_eq!(hooks.log.borrow()[..], ["+1 -0 =0".to_owned(), "gateway 3.0".to_owned()]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn hooks_are_told_which_request_a_target_failed_at() {
+    let (mut gateway, pipes) = Gateway::new(&[Version::V3]);
+    let hooks = Rc::new(Loud::default());
+    let routers = Rc::new(Fixed(vec!["ws://gateway".parse().unwrap()]));
+    let (connector, _handle) = Connector::new(
+        Options { window: 1, ..Options::new("*") },
+        Parts {
+            routers,
+            dial: pipes,
+            target: target(|_| Box::pin(die(1))),
+            hooks: Rc::clone(&hooks) as Rc<dyn Hooks>,
+        },
+    );
+    beside(connector, async {
+        let mut tunnel = gateway.tunnel().await;
+        tunnel.request(&get(), Content::None);
+        assert!(matches!(tunnel.next().await, Answer::Failed(..)));
+        assert_eq!(hooks.log.borrow().last().map(String::as_str), Some("gateway /changed no connection"));
     })
     .await;
 }
@@ -782,7 +808,7 @@ async fn gateways_come_and_go() {
         let mut hosts: Vec<_> = handle.routers().into_iter().map(|router| router.address.host).collect();
         hosts.sort();
         assert_eq!(hosts, ["b", "c"]);
-        assert!(hooks.log.borrow().contains(&"+1 -1".to_owned()));
+        assert!(hooks.log.borrow().contains(&"+1 -1 =1".to_owned()));
     })
     .await;
 }

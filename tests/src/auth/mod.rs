@@ -188,6 +188,10 @@ async fn addresses_are_allowed_and_denied_by_the_trusted_address() {
             ("192.0.2.1", neither),
             ("2001:db8::7", 200),
             ("2001:db9::7", neither),
+            // What the client wrote stands left of what the trusted proxy knows.
+            ("10.1.2.3, 192.0.2.1", neither),
+            ("192.0.2.1, 10.1.2.3", 200),
+            ("10.1.2.3, nonsense", neither),
         ] {
             let fields = [("X-Forwarded-For", client)];
             let answer = http::get_with(gateway.address("web"), "/", &fields).await;

@@ -87,3 +87,23 @@ async fn who_was_let_in_is_remembered_and_nobody_else() {
     assert_eq!(ask("Bearer bad", "/a").await, 302);
     assert_eq!(service.count(), 4);
 }
+
+#[tokio::test]
+async fn a_reload_that_does_not_concern_it_keeps_what_is_remembered() {
+    let (service, origin) = (Origin::start(decides()).await, Origin::start(Reply::ok("inside")).await);
+    let cached = document(", cache = { ttl = \"1h\" }", &service, &origin);
+    let gateway = Gateway::start(&cached).await;
+    let ask = async || {
+        let fields = [("Authorization", "Bearer good")];
+        assert_eq!(http::get_with(gateway.address("web"), "/a", &fields).await.status, 200);
+        assert_eq!(origin.last().field("x-user"), Some("anna"));
+        service.count()
+    };
+    assert_eq!(ask().await, 1);
+    let more = cached.clone() + "[[routes]]\nname = \"more\"\nmatch = { path = \"/more\" }\nrespond = {}\n";
+    assert_eq!(gateway.reload(&more).await.status, 200);
+    assert_eq!(ask().await, 1);
+    // With other words it is another filter.
+    assert_eq!(gateway.reload(&cached.replace("1h", "2h")).await.status, 200);
+    assert_eq!(ask().await, 2);
+}

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use sluice_testkit::{Gateway, Origin, Peer, Program, Reply, Scratch, Wire, http};
+use sluice_testkit::{Gateway, Origin, Peer, Program, Reply, Scratch, Wire, http, tls};
 
+use super::issue;
 use crate::setup::Lines;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -200,10 +201,89 @@ async fn unknown_key_ids_cause_one_fetch_and_no_flood() {
     let route = route(&format!("jwks = \"http://{}/keys\", refresh = \"1h\"", issuer.address()));
     let gateway = Lines { route: &route, ..Lines::default() }.start(&[origin.address()]).await;
     assert_eq!(status(&gateway, &key.token("k", CLAIMS).await).await, 200);
-    for index in 0..20 {
+    for index in 0..5 {
         assert_eq!(status(&gateway, &key.token(&format!("other-{index}"), CLAIMS).await).await, 401);
     }
     assert!(issuer.count() <= 2, "{}", issuer.count());
+    // All at the same time, as long as the issuer is not asked again in its own time.
+    let (token, address) = (key.token("another", CLAIMS).await, gateway.address("web"));
+    let mut flood = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let bearer = format!("Bearer {token}");
+        flood.spawn(async move { http::get_with(address, "/", &[("Authorization", &bearer)]).await.status });
+    }
+    assert!(flood.join_all().await.iter().all(|status| *status == 401));
+    assert!(issuer.count() <= 3, "{}", issuer.count());
+}
+
+#[tokio::test]
+async fn a_flood_of_unknown_key_ids_waits_for_one_fetch() {
+    let (origin, issuer) = (Origin::start(Reply::ok("x")).await, Origin::start(Reply::ok("{}")).await);
+    let (old, new) = (Key::make(Kind::Ec).await, Key::make(Kind::Ec).await);
+    publish(&issuer, &[old.jwk("old")]);
+    let route = route(&format!("jwks = \"http://{}/keys\", refresh = \"1h\"", issuer.address()));
+    let gateway = Lines { route: &route, ..Lines::default() }.start(&[origin.address()]).await;
+    assert_eq!(status(&gateway, &old.token("old", CLAIMS).await).await, 200);
+    publish(&issuer, &[old.jwk("old"), new.jwk("new")]);
+    let token = new.token("new", CLAIMS).await;
+    // The first fetch may have been a moment ago; whoever asks then is refused and told so.
+    sluice_testkit::eventually("the new key to be fetched", async || {
+        (status(&gateway, &token).await == 200).then_some(())
+    })
+    .await;
+    assert_eq!(issuer.count(), 2);
+}
+
+#[tokio::test]
+async fn a_key_set_over_tls_is_believed_from_its_authority_alone() {
+    let (origin, issuer) = (Origin::start(Reply::ok("x")).await, Origin::start(Reply::ok("{}")).await);
+    let (scratch, key) = (Scratch::new(), Key::make(Kind::Ec).await);
+    let (authority, stranger) = (tls::Authority::new("ours"), tls::Authority::new("theirs"));
+    publish(&issuer, &[key.jwk("k")]);
+    // Who publishes it stands behind TLS: once with a certificate for its address, once with one for another name.
+    let publisher = async |name: &str| {
+        let (chain, key) = authority.leaf(&[name]).write(&scratch, name);
+        let (chain, key) = (chain.display(), key.display());
+        let more = format!("[certificates.c]\nchain = \"{chain}\"\nkey = \"{key}\"\n");
+        let listener = "tls = { certificates = [\"c\"] }";
+        Lines { listener, more: &more, ..Lines::default() }.start(&[issuer.address()]).await
+    };
+    let (right, other) = (publisher("127.0.0.1").await, publisher("id.example").await);
+    let token = key.token("k", CLAIMS).await;
+    let [ours, theirs] = [(authority, "ours.pem"), (stranger, "theirs.pem")]
+        .map(|(authority, name)| format!(", ca = \"{}\"", authority.write(&scratch, name).display()));
+    let asking = async |publisher: &Gateway, ca: &str| {
+        let jwks = format!("jwks = \"https://{}/keys\"{ca}", publisher.address("web"));
+        Lines { route: &route(&jwks), ..Lines::default() }.start(&[origin.address()]).await
+    };
+    for (publisher, ca) in [(&right, ""), (&right, &*theirs), (&other, &*ours)] {
+        let gateway = asking(publisher, ca).await;
+        assert_eq!(status(&gateway, &token).await, 503);
+        let told = async || {
+            let told = gateway.stderr();
+            (told.contains("a key set could not be fetched") && told.contains("TLS")).then_some(())
+        };
+        sluice_testkit::eventually("the operator to be told", told).await;
+    }
+    assert_eq!(issuer.count(), 0, "nobody who is not believed is asked");
+    assert_eq!(status(&asking(&right, &ours).await, &token).await, 200);
+}
+
+#[tokio::test]
+async fn the_last_set_is_used_for_a_bounded_time() {
+    let (origin, mut issuer) = (Origin::start(Reply::ok("x")).await, Origin::start(Reply::ok("{}")).await);
+    let key = Key::make(Kind::Ec).await;
+    publish(&issuer, &[key.jwk("k")]);
+    let jwks =
+        format!("jwks = \"http://{}/keys\", refresh = \"1s\", stale_if_error = \"2s\"", issuer.address());
+    let route = route(&jwks);
+    let gateway = Lines { route: &route, ..Lines::default() }.start(&[origin.address()]).await;
+    let token = key.token("k", CLAIMS).await;
+    assert_eq!(status(&gateway, &token).await, 200);
+    issuer.stop().await;
+    assert_eq!(status(&gateway, &token).await, 200, "remembered, and its keys are still good");
+    let over = async || (status(&gateway, &token).await == 503).then_some(());
+    sluice_testkit::eventually("its time to be over", over).await;
 }
 
 #[tokio::test]
@@ -262,23 +342,34 @@ async fn a_session_lives_in_redis() {
     .await;
 }
 
+/// What signs requests with key k1 of consumer shop.
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+async fn signing(filter: &str, origin: &Origin) -> Gateway {
+    let more = format!("[consumers.shop]\nhmac_keys = {{ k1 = \"{SECRET}\" }}\n");
+    let route = format!("filters = [{{ hmac = {{ {filter} }} }}]");
+    Lines { route: &route, more: &more, ..Lines::default() }.start(&[origin.address()]).await
+}
+
+async fn date() -> String {
+    let date = Program::at("/usr/bin/env").arguments(["date", "-u", "+%a, %d %b %Y %H:%M:%S GMT"]);
+    date.finish().await.stdout.trim().to_owned()
+}
+
+/// The line of Authorization for these names of fields and the text they make.
+async fn signed(names: &str, text: &str) -> String {
+    let signature = standard(&hmac(&format!("key:{SECRET}"), text).await);
+    format!("hmac username=\"k1\", algorithm=\"hmac-sha256\", headers=\"{names}\", signature=\"{signature}\"")
+}
+
 #[tokio::test]
 async fn a_signed_request_lets_in_and_a_changed_one_does_not() {
-    const SECRET: &str = "0123456789abcdef0123456789abcdef";
     let origin = Origin::start(Reply::ok("x")).await;
-    let more = format!("[consumers.shop]\nhmac_keys = {{ k1 = \"{SECRET}\" }}\n");
-    let route = "filters = [{ hmac = { body = true } }]";
-    let gateway = Lines { route, more: &more, ..Lines::default() }.start(&[origin.address()]).await;
+    let gateway = signing("body = true", &origin).await;
     let host = gateway.address("web").to_string();
-    let date =
-        Program::at("/usr/bin/env").arguments(["date", "-u", "+%a, %d %b %Y %H:%M:%S GMT"]).finish().await;
-    let date = date.stdout.trim().to_owned();
-    let digest = digest_of("hello").await;
+    let (date, digest) = (date().await, digest_of("hello").await);
     let text = format!("@request-target: post /a?b=1\nhost: {host}\ndate: {date}\ndigest: {digest}");
-    let signature = standard(&hmac(&format!("key:{SECRET}"), &text).await);
-    let line = format!(
-        "hmac username=\"k1\", algorithm=\"hmac-sha256\", headers=\"@request-target host date digest\", signature=\"{signature}\""
-    );
+    let line = signed("@request-target host date digest", &text).await;
     let ask = async |target: &str, body: &str, line: &str| {
         let fields = [("Authorization", line), ("Date", &date), ("Digest", &digest)];
         http::request(gateway.address("web"), "POST", target, &fields, body.as_bytes()).await.status
@@ -295,6 +386,38 @@ async fn a_signed_request_lets_in_and_a_changed_one_does_not() {
         assert_eq!(ask(target, body, line).await, 401, "{target} {body} {line}");
     }
     assert_eq!(origin.count(), 1);
+    assert_eq!(ask("/a?b=1", "hello", &line).await, 200, "a copy passes where it is not refused");
+}
+
+#[tokio::test]
+async fn a_copy_of_a_signed_request_is_refused_here_and_on_other_gateways() {
+    let (origin, redis) = (Origin::start(Reply::ok("x")).await, Peer::redis().await);
+    let shared = format!("replay = {{ shared = \"redis://{}?timeout=5s\" }}", redis.address());
+    let (alone, one, other) = (
+        signing("replay = { room = 2 }", &origin).await,
+        signing(&shared, &origin).await,
+        signing(&shared, &origin).await,
+    );
+    let date = date().await;
+    let ask = async |gateway: &Gateway, number: &str, line: &str| {
+        let fields = [("Authorization", line), ("Date", &date), ("Host", "shop"), ("X-Number", number)];
+        http::get_with(gateway.address("web"), "/a", &fields).await.status
+    };
+    let line = async |number: &str| {
+        let text = format!("@request-target: get /a\nhost: shop\ndate: {date}\nx-number: {number}");
+        signed("@request-target host date x-number", &text).await
+    };
+    let (first, second, third) = (line("1").await, line("2").await, line("3").await);
+    assert_eq!(ask(&alone, "2", &first).await, 401, "what is not right is not remembered");
+    assert_eq!([ask(&alone, "1", &first).await, ask(&alone, "1", &first).await], [200, 401]);
+    assert_eq!([ask(&alone, "2", &second).await, ask(&alone, "2", &second).await], [200, 401]);
+    assert_eq!(ask(&alone, "3", &third).await, 503, "there is no room");
+    assert_eq!(origin.count(), 2);
+    assert_eq!([ask(&one, "1", &first).await, ask(&other, "1", &first).await], [200, 401]);
+    assert_eq!([ask(&other, "2", &second).await, ask(&one, "2", &second).await], [200, 401]);
+    drop(redis);
+    let missed = async || (ask(&one, "3", &third).await == 503).then_some(());
+    sluice_testkit::eventually("Redis to be missed", missed).await;
 }
 
 async fn digest_of(body: &str) -> String {
@@ -312,4 +435,76 @@ fn standard(bytes: &[u8]) -> String {
         text.push('=');
     }
     text
+}
+
+#[tokio::test]
+async fn given_keys_sign_and_are_replaced_without_a_gap() {
+    let (scratch, origin) = (Scratch::new(), Origin::start(Reply::ok("x")).await);
+    let directory = scratch.file("keys").display().to_string();
+    let file = |name: &str| scratch.file(name).display().to_string();
+    openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384", "-out", &file("old")])
+        .await;
+    openssl(&["genpkey", "-algorithm", "ED25519", "-out", &file("new")]).await;
+    openssl(&["pkey", "-in", &file("old"), "-pubout", "-out", &file("old.pub")]).await;
+    let key = |name: &str| format!("{{ file = \"{}\" }}", file(name));
+    let document = |keys: &[&str]| {
+        let keys: Vec<String> = keys.iter().map(|name| key(name)).collect();
+        issue::with(&directory, &origin, &format!(", keys = [{}]", keys.join(", ")))
+    };
+    let gateway = Gateway::start(&document(&["old"])).await;
+    let published = async || http::get(gateway.address("web"), "/oauth/keys").await.text();
+    let before = published().await;
+    assert!(before.contains("\"P-384\"") && !before.contains("\"d\""), "{before}");
+    let (of_old, _) = issue::issue(&gateway).await;
+    assert_eq!(issue::uses(&gateway, &of_old).await, 200);
+    for keys in [&["old", "new"][..], &["new", "old"], &["new", "old.pub"]] {
+        assert_eq!(gateway.reload(&document(keys)).await.status, 200, "{keys:?}");
+        assert_eq!(published().await.matches("kid").count(), 2);
+        let (token, _) = issue::issue(&gateway).await;
+        assert_eq!((issue::uses(&gateway, &of_old).await, issue::uses(&gateway, &token).await), (200, 200));
+    }
+    let (of_new, _) = issue::issue(&gateway).await;
+    assert_eq!(gateway.reload(&document(&["new"])).await.status, 200);
+    assert_eq!((issue::uses(&gateway, &of_old).await, issue::uses(&gateway, &of_new).await), (401, 200));
+    for (keys, told) in [(&["old.pub"][..], "the first key is to sign"), (&["none"], "cannot be read")] {
+        let refused = gateway.reload(&document(keys)).await;
+        assert!(refused.body.contains(told), "{}", refused.body);
+    }
+    assert_eq!(issue::uses(&gateway, &of_new).await, 200);
+}
+
+#[tokio::test]
+async fn gateways_with_one_redis_tell_each_other_what_was_taken_back() {
+    let (scratch, origin, redis) = (Scratch::new(), Origin::start(Reply::ok("x")).await, Peer::redis().await);
+    let key = scratch.file("key").display().to_string();
+    openssl(&["genpkey", "-algorithm", "ED25519", "-out", &key]).await;
+    let server = format!("redis://{}?timeout=5s", redis.address());
+    let more = format!(", keys = [{{ file = \"{key}\" }}], shared = \"{server}\"");
+    // Two machines: a directory for each, one key for both; and a third one that only checks.
+    let directory = |name: &str| scratch.file(name).display().to_string();
+    let one = Gateway::start(&issue::with(&directory("one"), &origin, &more)).await;
+    let other = Gateway::start(&issue::with(&directory("other"), &origin, &more)).await;
+    let jwks = format!("jwks = \"http://{}/oauth/keys\", revocations = \"{server}\"", one.address("web"));
+    let third = Lines { route: &route(&jwks), ..Lines::default() }.start(&[origin.address()]).await;
+    let (token, refresh) = issue::issue(&one).await;
+    for gateway in [&one, &other, &third] {
+        assert_eq!(issue::uses(gateway, &token).await, 200);
+    }
+    let renew = format!("grant_type=refresh_token&refresh_token={refresh}");
+    assert_eq!(issue::give(&other, "/oauth/tokens", &renew).await, 200);
+    assert_eq!(issue::give(&one, "/oauth/tokens", &renew).await, 400, "it is of use once, anywhere");
+    assert_eq!(issue::give(&one, "/oauth/revoke", &format!("token={token}")).await, 200);
+    assert_eq!(issue::uses(&one, &token).await, 401);
+    for gateway in [&other, &third] {
+        let refused = async || (issue::uses(gateway, &token).await == 401).then_some(());
+        sluice_testkit::eventually("the others to hear of it", refused).await;
+    }
+    let mut wire = Wire::connect(redis.address()).await;
+    wire.send("EVAL \"local k = redis.call('KEYS', 'sluice:revoked:*') local n = 0 for _, one in ipairs(k) do if redis.call('TTL', one) > 0 then n = n + 1 end end return n\" 0\r\n").await.expect(":2\r\n").await;
+    // Without Redis nobody knows: nobody is let in, and nothing is said to be taken back.
+    let (another, _) = issue::issue(&other).await;
+    drop(redis);
+    let missed = async || (issue::uses(&third, &another).await == 503).then_some(());
+    sluice_testkit::eventually("Redis to be missed", missed).await;
+    assert_eq!(issue::give(&other, "/oauth/revoke", &format!("token={another}")).await, 503);
 }

@@ -48,6 +48,11 @@ impl Connector {
         http::get(self.health, "/health").await.json()
     }
 
+    /// Waits until it has said this on standard error.
+    pub(crate) async fn says(&self, text: &str) {
+        eventually(text, async || self.process.stderr().contains(text).then_some(())).await;
+    }
+
     /// Waits until its health endpoint says so.
     pub(crate) async fn wait(&self, status: &str) {
         eventually(&format!("status {status}"), async || {

@@ -164,9 +164,21 @@ async fn requests_of_every_kind_reach_a_target_that_speaks_http_2() {
     assert_eq!(origin.connections(), VERSIONS.len(), "a connector needs one connection");
 }
 
+/// More than fits anywhere on the way.
+const LARGE: usize = 64 * 1024 * 1024;
+
+/// Sends as much as is taken, and counts it.
+async fn pour(mut back: h2::SendStream<Bytes>, counter: &AtomicUsize) {
+    while counter.load(Ordering::SeqCst) < LARGE {
+        back.reserve_capacity(16 * 1024);
+        let Some(Ok(room)) = std::future::poll_fn(|cx| back.poll_capacity(cx)).await else { return };
+        counter.fetch_add(room, Ordering::SeqCst);
+        let _ = back.send_data(Bytes::from(vec![b'x'; room]), false);
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_taken_is_not_sent_in_either_direction() {
-    const LARGE: usize = 64 * 1024 * 1024;
     let sent = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&sent);
     let origin = Origin::start(move |mut stream| {
@@ -177,13 +189,8 @@ async fn what_is_not_taken_is_not_sent_in_either_direction() {
                 let _ = std::future::poll_fn(|cx| stream.respond.poll_reset(cx)).await;
                 return;
             }
-            let mut back = stream.respond.send_response(Response::new(()), false).unwrap();
-            while counter.load(Ordering::SeqCst) < LARGE {
-                back.reserve_capacity(16 * 1024);
-                let Some(Ok(room)) = std::future::poll_fn(|cx| back.poll_capacity(cx)).await else { return };
-                counter.fetch_add(room, Ordering::SeqCst);
-                let _ = back.send_data(Bytes::from(vec![b'x'; room]), false);
-            }
+            let back = stream.respond.send_response(Response::new(()), false).unwrap();
+            pour(back, &counter).await;
         })
     })
     .await;
@@ -365,6 +372,22 @@ async fn tls_agrees_on_what_the_target_speaks_unless_the_file_says_it() {
         let handshakes = server.handshakes();
         let is_done = |handshake: &Handshake| matches!(handshake, Handshake::Done { .. });
         assert_eq!(handshakes.iter().filter(|one| is_done(one)).count(), usize::from(expected.is_some()));
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_stays_silent_costs_all_who_wait_for_it_one_deadline() {
+    // It accepts, and says nothing: each attempt takes five seconds.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = gateway().await;
+    let _connector = publish_h2c(&gateway, silent.local_addr().unwrap(), "3.0").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let web = gateway.address("web");
+        tasks.spawn(async move { http1::get(web, "/shop/").await.status });
+    }
+    while let Some(status) = within("all of them", tasks.join_next()).await {
+        assert_eq!(status.unwrap(), 502);
     }
 }
 

@@ -1,7 +1,9 @@
 //! `sluice connect`: our connector's process with our gateway's, in both versions of the tunnels.
 
 pub(crate) mod child;
+mod flags;
 mod http2;
+mod reload;
 mod with_peers;
 
 use sha2::{Digest, Sha256};
@@ -228,7 +230,8 @@ async fn a_file_publishes_many_services() {
 async fn every_problem_of_a_connector_is_shown_with_its_place() {
     let scratch = Scratch::new();
     let text = "routers = [\"gateway\"]\nheaders = { host = \"a\" }\n\n[services.a]\ntarget = \"h2c://localhost\"\n\
-                wndow = 2\n\n[services.b]\nroute = \"b c\"\ntarget = \"http://localhost/x\"\n";
+                wndow = 2\n\n[services.b]\nroute = \"b c\"\ntarget = \"http://localhost/x\"\n\n\
+                [services.c]\ntarget = \"http://localhost\"\nprotocol = \"auto\"\n";
     let path = scratch.write("bad.toml", text).display().to_string();
     let ended = sluice(["connect", &path]).finish().await;
     assert_eq!(ended.code(), 78, "{}", ended.stderr);
@@ -236,7 +239,14 @@ async fn every_problem_of_a_connector_is_shown_with_its_place() {
 
     let path = scratch.write("bad.toml", text.replace("wndow", "window")).display().to_string();
     let ended = sluice(["connect", &path]).finish().await;
-    for place in ["bad.toml:1:12", "bad.toml:2:20", "bad.toml:5:10", "bad.toml:9:9", "bad.toml:10:10"] {
+    for place in [
+        "bad.toml:1:12",
+        "bad.toml:2:20",
+        "bad.toml:5:10",
+        "bad.toml:9:9",
+        "bad.toml:10:10",
+        "bad.toml:14:12",
+    ] {
         assert!(ended.stderr.contains(place), "{place}\n{}", ended.stderr);
     }
     let ended = sluice(["connect", "--route", "a"]).finish().await;

@@ -66,8 +66,7 @@ async fn the_router_of_crates_io_takes_our_connector_in_both_versions() {
         let router = router().await;
         let web = router.address("web");
         let mut connector = Connector::publish(router.address("tunnels"), origin.address(), version).await;
-        let said = connector.process.stderr();
-        assert!(said.contains(&format!("version={version}")), "{said}");
+        connector.says(&format!("version={version}")).await;
         for turn in 0..5 {
             let answer = http::get(web, &format!("/shop/a%20b?turn={turn}")).await;
             assert_eq!(

@@ -1,6 +1,7 @@
 //! An example's document, made fit for a test: port 0, and an origin of the test's own behind each endpoint.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use sluice_testkit::{Origin, Received, Reply, Script, free_port};
 use tokio::net::UdpSocket;
@@ -29,9 +30,7 @@ pub(super) async fn adapt(text: &str) -> Adapted {
     let mut listeners = BTreeMap::new();
     for (name, listener) in tables(document.get_mut("listeners")) {
         let written = listener.insert("address", value("127.0.0.1:0")).unwrap();
-        // An address may have a default for a variable.
-        let written = written.as_str().unwrap().replace("${PORT:-", "").replace('}', "");
-        listeners.insert(written, name);
+        listeners.insert(with_defaults(written.as_str().unwrap()), name);
     }
     let process = document.get_mut("process").and_then(Item::as_table_like_mut);
     let admin = process.and_then(|process| process.get_mut("admin")).map(|admin| {
@@ -42,7 +41,8 @@ pub(super) async fn adapt(text: &str) -> Adapted {
     let mut echoes = Vec::new();
     let datagrams = text.contains("protocol = \"udp\"");
     for (name, upstream) in tables(document.get_mut("upstreams")) {
-        let endpoints = upstream.get_mut("endpoints").and_then(Item::as_array_mut).unwrap();
+        // One that is discovered names none.
+        let Some(endpoints) = upstream.get_mut("endpoints").and_then(Item::as_array_mut) else { continue };
         for endpoint in endpoints.iter_mut() {
             let address = match endpoint {
                 Value::InlineTable(table) => table.get_mut("address").unwrap(),
@@ -65,6 +65,35 @@ pub(super) async fn adapt(text: &str) -> Adapted {
         }
     }
     Adapted { text: document.to_string(), listeners, admin, _origins: origins, echoes }
+}
+
+/// An address whose variables have their defaults.
+fn with_defaults(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("${") else { return text.to_owned() };
+    let (variable, after) = rest.split_once('}').unwrap();
+    let (_, default) = variable.split_once(":-").unwrap();
+    format!("{before}{default}{after}")
+}
+
+/// A connector's file, made fit as well: it registers at `gateway`. The services behind it live as long as what is
+/// given besides, the address of its health endpoint as written.
+pub(super) async fn adapt_connector(
+    text: &str,
+    gateway: SocketAddr,
+) -> (String, Vec<Origin>, Option<String>) {
+    let mut document: DocumentMut = text.parse().unwrap();
+    document["routers"] = value(toml_edit::Array::from_iter([format!("ws://{gateway}")]));
+    let health = document.get("health").map(|address| address.as_str().unwrap().to_owned());
+    document["health"] = value("127.0.0.1:0");
+    let mut origins = Vec::new();
+    for (name, service) in tables(document.get_mut("services")) {
+        let target =
+            service.get("target").unwrap().as_str().unwrap().strip_prefix("http://").unwrap().to_owned();
+        let origin = Origin::start(origin(name, target)).await;
+        service.insert("target", value(format!("http://{}", origin.address())));
+        origins.push(origin);
+    }
+    (document.to_string(), origins, health)
 }
 
 /// Sends every datagram back.

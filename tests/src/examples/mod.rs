@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sluice_testkit::{Answer, Fields, Gateway, Program, Scratch, eventually, http, sluice, within};
+use sluice_testkit::{
+    Answer, Fields, Gateway, Origin, Peer, Program, Scratch, eventually, http, sluice, within,
+};
 use tokio::net::UdpSocket;
 
+use crate::connect::child::Connector;
 use document::Adapted;
-use page::{Command, Curl, Expected};
+use page::{Command, Curl, Expected, Value};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -32,22 +35,57 @@ struct Reader {
     gateway: Gateway,
     adapted: Adapted,
     jars: BTreeMap<String, BTreeMap<String, String>>,
+    variables: BTreeMap<String, String>,
     /// The endpoint of the answer before.
     endpoint: Option<String>,
+    connector: Option<Connected>,
+    redis: Option<Peer>,
+}
+
+/// A connector that the page has started.
+struct Connected {
+    connector: Connector,
+    /// Where its health endpoint is, as written.
+    health: Option<String>,
+    /// The services behind it answer as long as this lives.
+    _origins: Vec<Origin>,
+}
+
+fn page_of(folder: &Path) -> String {
+    fs::read_to_string(folder.join("README.md")).unwrap()
+}
+
+/// Whether a page wants servers of other makers beside the gateway.
+fn wants_peers(page: &str) -> bool {
+    page::commands(page).iter().any(|line| line.starts_with("redis-server"))
 }
 
 #[tokio::test]
 async fn every_example_does_what_its_page_says() {
-    for folder in folders() {
-        let adapted = document::adapt(&fs::read_to_string(folder.join("sluice.toml")).unwrap()).await;
-        let page = fs::read_to_string(folder.join("README.md")).unwrap();
-        let gateway = start(&page, &adapted.text).await;
-        let mut reader = Reader { gateway, adapted, jars: BTreeMap::new(), endpoint: None };
-        let lines = page::commands(&page);
-        assert!(lines.len() > 1, "{}: a page without commands", folder.display());
-        for line in lines {
-            reader.obey(line).await;
-        }
+    for folder in folders().into_iter().filter(|folder| !wants_peers(&page_of(folder))) {
+        read(&folder, None).await;
+    }
+}
+
+/// Does what a page says.
+async fn read(folder: &Path, redis: Option<Peer>) {
+    let mut text = fs::read_to_string(folder.join("sluice.toml")).unwrap();
+    if let Some(redis) = &redis {
+        // A machine that is busy may take its time.
+        let patient = format!("redis://{}/0?timeout=5s", redis.address());
+        text = text.replace("redis://127.0.0.1:6379/0?timeout=250ms", &patient);
+        text = text.replace("redis://127.0.0.1:6379", &format!("redis://{}", redis.address()));
+    }
+    let adapted = document::adapt(&text).await;
+    let page = page_of(folder);
+    let gateway = start(&page, &adapted.text).await;
+    let (jars, variables) = Default::default();
+    let (endpoint, connector) = (None, None);
+    let mut reader = Reader { gateway, adapted, jars, variables, endpoint, connector, redis };
+    let lines = page::commands(&page);
+    assert!(lines.len() > 1, "{}: a page without commands", folder.display());
+    for line in lines {
+        reader.obey(line).await;
     }
 }
 
@@ -55,7 +93,7 @@ async fn every_example_does_what_its_page_says() {
 async fn start(page: &str, document: &str) -> Gateway {
     let scratch = Scratch::new();
     for line in page::commands(page).into_iter().take_while(|line| !line.starts_with("sluice run")) {
-        let Command::Sluice(words) = page::command(&page::split(line).0) else { break };
+        let Command::Sluice(words) = page::command(&page::split(line).0) else { continue };
         let ended = sluice(words).directory(scratch.path()).finish().await;
         assert_eq!(ended.code(), 0, "{line}\n{}", ended.stderr);
     }
@@ -64,9 +102,43 @@ async fn start(page: &str, document: &str) -> Gateway {
 }
 
 impl Reader {
+    /// A text with the values of the variables in it.
+    fn filled(&self, text: &str) -> String {
+        let known = self.variables.iter();
+        known.fold(text.to_owned(), |text, (name, value)| text.replace(&format!("${name}"), value))
+    }
+
+    async fn set(&mut self, line: &str, name: String, value: Value) {
+        let value = match value {
+            Value::Text(text) => text,
+            Value::Key(curl, key) => {
+                let answer = self.ask(&curl).await;
+                let found = answer.json()[&key].as_str().map(str::to_owned);
+                found.unwrap_or_else(|| panic!("{line}\n{}", answer.text()))
+            }
+            Value::Field(curl, field) => {
+                let answer = self.ask(&curl).await;
+                answer.field(&field).unwrap_or_else(|| panic!("{line}\n{}", answer.text())).to_owned()
+            }
+        };
+        self.variables.insert(name, value);
+    }
+
     async fn obey(&mut self, line: &str) {
+        if let Some((name, value)) = page::variable(line, &|text| self.filled(text)) {
+            return self.set(line, name, value).await;
+        }
         let (words, expected) = page::split(line);
+        let words: Vec<String> = words.iter().map(|word| self.filled(word)).collect();
         match page::command(&words) {
+            Command::Started => assert!(self.redis.is_some(), "{line}: there is none"),
+            Command::Redis(words) => {
+                let port = self.redis.as_ref().unwrap().address().port().to_string();
+                let words = [vec!["-p".to_owned(), port], words].concat();
+                let ended = Program::at("redis-cli").arguments(words).finish().await;
+                assert_eq!(ended.code(), 0, "{line}\n{}", ended.stderr);
+                says(line, &expected, &ended.stdout);
+            }
             Command::Curl(curl) => {
                 let answer = self.ask(&curl).await;
                 for clause in expected {
@@ -102,18 +174,28 @@ impl Reader {
             Command::Sluice(words) if words[0] == "run" => {
                 assert!(root().join(&words[1]).is_file(), "{line}: there is no such file");
             }
+            Command::Sluice(words) if words[0] == "connect" => self.connect(&words[1]).await,
             Command::Sluice(mut words) => {
                 if words[0] == "reload" {
                     words.extend(["--admin".into(), self.gateway.admin().to_string()]);
                 }
                 let ended = sluice(words).directory(root()).finish().await;
                 assert_eq!(ended.code(), 0, "{line}\n{}", ended.stderr);
-                for clause in expected {
-                    let Expected::Says(text) = clause else { panic!("{line}: only `says` fits here") };
-                    assert!(ended.stdout.contains(&text), "{line}\n{}", ended.stdout);
-                }
+                says(line, &expected, &ended.stdout);
             }
         }
+    }
+
+    /// Starts the connector of this file, and waits until its services are published.
+    async fn connect(&mut self, file: &str) {
+        let text = fs::read_to_string(root().join(file)).unwrap();
+        let gateway = self.gateway.address("tunnels");
+        let (text, origins, health) = document::adapt_connector(&text, gateway).await;
+        let scratch = Scratch::new();
+        let path = scratch.write("connector.toml", text).display().to_string();
+        let connector = Connector::of(Gateway::launch(&sluice(["connect", &path]), scratch).await);
+        connector.wait("up").await;
+        self.connector = Some(Connected { connector, health, _origins: origins });
     }
 
     /// Runs curl as written, but with the addresses of the test.
@@ -147,6 +229,9 @@ impl Reader {
         let address = match self.adapted.listeners.get(&curl.authority) {
             Some(listener) => self.gateway.address(listener),
             None if self.adapted.admin.as_ref() == Some(&curl.authority) => self.gateway.admin(),
+            None if self.connector.as_ref().is_some_and(|it| it.health.as_ref() == Some(&curl.authority)) => {
+                self.connector.as_ref().unwrap().connector.health
+            }
             None => panic!("nothing listens on {}", curl.authority),
         };
         let (mut address, mut target, mut authority) = (address, curl.target.clone(), curl.authority.clone());
@@ -215,6 +300,13 @@ impl Reader {
     }
 }
 
+fn says(line: &str, expected: &[Expected], output: &str) {
+    for clause in expected {
+        let Expected::Says(text) = clause else { panic!("{line}: only `says` fits here") };
+        assert!(output.contains(text.as_str()), "{line}\n{output}");
+    }
+}
+
 #[tokio::test]
 async fn all_documents_of_an_example_say_the_same() {
     for folder in folders() {
@@ -233,5 +325,36 @@ async fn all_documents_of_an_example_say_the_same() {
             "{}: {shown:#?}",
             folder.display()
         );
+    }
+}
+
+mod with_peers {
+    use super::*;
+
+    #[tokio::test]
+    async fn examples_with_servers_beside_them_do_what_their_pages_say() {
+        let folders: Vec<_> = folders().into_iter().filter(|folder| wants_peers(&page_of(folder))).collect();
+        assert!(!folders.is_empty());
+        for folder in folders {
+            read(&folder, Some(Peer::redis().await)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_without_a_way_in_is_reached_through_its_tunnel() {
+        let script = root().join("examples/reverse-tunnel/two-machines.sh");
+        let own = sluice([""; 0]);
+        let ended = Program::at(script).environment("SLUICE", own.path()).finish().await;
+        if ended.code() == 77 {
+            // Nobody may make namespaces here; then nothing else can either.
+            let tried = Program::at("unshare").arguments(["--user", "--map-root-user", "--net", "true"]);
+            assert_ne!(tried.finish().await.code(), 0, "{}", ended.stdout);
+            return;
+        }
+        assert_eq!(ended.code(), 0, "{}\n{}", ended.stdout, ended.stderr);
+        let lines: Vec<&str> = ended.stdout.lines().collect();
+        let through = "through the tunnel: origin1 got GET /orders/1 for 127.0.0.1 from 127.0.0.1";
+        let direct = ["10.0.0.2", "127.0.0.1"].map(|at| format!("directly at {at}:9001: nothing answers"));
+        assert_eq!(lines, [through, &direct[0], &direct[1]]);
     }
 }

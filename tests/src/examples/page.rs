@@ -13,6 +13,10 @@
 //! | `answers TEXT` | the body contains it |
 //! | `says TEXT` | the output of a command contains it |
 //!
+//! `NAME=value` sets a variable, which later lines use as `$NAME`; so does `NAME=$(curl ... | jq -r .key)` to a text of
+//! an answer in JSON, and `NAME=$(curl ... -w '%header{name}')` to a field of it. `redis-cli` talks to a Redis server
+//! that the test starts for a page that has a line with `redis-server`.
+//!
 //! What follows in brackets is for people. A line that is not understood fails the test.
 
 /// A command of a page.
@@ -30,6 +34,18 @@ pub(super) enum Command {
         file: String,
     },
     Sluice(Vec<String>),
+    Redis(Vec<String>),
+    /// Done by the test before.
+    Started,
+}
+
+/// A variable's value.
+pub(super) enum Value {
+    Text(String),
+    /// This key of an answer in JSON.
+    Key(Curl, String),
+    /// This field of an answer.
+    Field(Curl, String),
 }
 
 /// A request as a curl command line.
@@ -68,21 +84,22 @@ pub(super) fn commands(page: &str) -> Vec<&str> {
 /// The words of the command, and the clauses behind it.
 pub(super) fn split(line: &str) -> (Vec<String>, Vec<Expected>) {
     let mut words = vec![String::new()];
-    let mut quoted = false;
+    let mut quote = None;
     let mut rest = "";
     for (at, letter) in line.char_indices() {
         match letter {
-            '\'' => quoted = !quoted,
-            '#' if !quoted && words.last().is_some_and(String::is_empty) => {
+            '\'' | '"' if quote == Some(letter) => quote = None,
+            '\'' | '"' if quote.is_none() => quote = Some(letter),
+            '#' if quote.is_none() && words.last().is_some_and(String::is_empty) => {
                 rest = &line[at + 1..];
                 break;
             }
-            ' ' if !quoted && words.last().is_some_and(String::is_empty) => {}
-            ' ' if !quoted => words.push(String::new()),
+            ' ' if quote.is_none() && words.last().is_some_and(String::is_empty) => {}
+            ' ' if quote.is_none() => words.push(String::new()),
             _ => words.last_mut().unwrap().push(letter),
         }
     }
-    assert!(!quoted, "{line}: a quote is open");
+    assert!(quote.is_none(), "{line}: a quote is open");
     words.retain(|word| !word.is_empty());
     let remark = rest.find(" (").unwrap_or(rest.len());
     let clauses = rest[..remark].split("; ").map(str::trim).filter(|clause| !clause.is_empty());
@@ -123,6 +140,27 @@ fn expected(line: &str, clause: &str) -> Expected {
     }
 }
 
+/// The variable that a line sets, and to what; `filled` puts in those that are known.
+pub(super) fn variable(line: &str, filled: &dyn Fn(&str) -> String) -> Option<(String, Value)> {
+    let (name, value) = line.split_once('=')?;
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        return None;
+    }
+    let words = |text: &str| split(text).0.iter().map(|word| filled(word)).collect::<Vec<_>>();
+    let Some(inner) = value.strip_prefix("$(curl ").and_then(|rest| rest.trim_end().strip_suffix(')')) else {
+        return Some((name.to_owned(), Value::Text(words(value).concat())));
+    };
+    if let Some((asked, key)) = inner.split_once(" | jq -r .") {
+        return Some((name.to_owned(), Value::Key(curl(&words(asked)), key.to_owned())));
+    }
+    let mut asked = words(inner);
+    let place =
+        asked.iter().position(|word| word == "-w").unwrap_or_else(|| panic!("{line}: nothing is kept"));
+    let field = asked.drain(place..place + 2).next_back().unwrap();
+    let field = field.strip_prefix("%header{").and_then(|field| field.strip_suffix('}'));
+    Some((name.to_owned(), Value::Field(curl(&asked), field.expect(line).to_owned())))
+}
+
 /// What the words of a line ask for.
 pub(super) fn command(words: &[String]) -> Command {
     match words {
@@ -130,6 +168,8 @@ pub(super) fn command(words: &[String]) -> Command {
             Command::RealCurl(rest.to_vec())
         }
         [program, rest @ ..] if program == "curl" => Command::Curl(curl(rest)),
+        [program, rest @ ..] if program == "redis-cli" => Command::Redis(rest.to_vec()),
+        [program, ..] if program == "redis-server" => Command::Started,
         [program, rest @ ..] if program == "sluice" && !rest.is_empty() => Command::Sluice(rest.to_vec()),
         [program, fixed, text, file] if program == "grep" && fixed == "-F" => {
             Command::Grep { text: text.clone(), file: file.clone() }
@@ -154,6 +194,7 @@ fn curl(words: &[String]) -> Curl {
         let mut next = || words.next().unwrap_or_else(|| panic!("{word} needs a value")).clone();
         match word.as_str() {
             "-i" | "-s" => {}
+            "-o" => assert_eq!(next(), "/dev/null"),
             "-I" => curl.method = "HEAD".into(),
             "-X" => curl.method = next(),
             "-c" => curl.writes = Some(next()),

@@ -1,6 +1,8 @@
 //! Reverse tunnels at the socket: connectors written here byte by byte, and ours.
 
 mod connector;
+mod dark;
+mod events;
 mod exchanges;
 mod load;
 mod raw;

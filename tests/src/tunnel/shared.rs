@@ -183,7 +183,9 @@ async fn registrations_stand_in_the_access_log_with_what_they_announced() {
         let (_, answer) = Raw::ask(gateway.address(name), "/register?componentName=c", &denied).await;
         assert_eq!(answer.status, if name == "web" { 101 } else { 403 });
         let lines = logged(&gateway, count + 2).await;
-        let line = &lines[count];
+        let of_raw =
+            |line: &&serde_json::Value| line["listener"] == name && line["tunnel.component"] == "raw";
+        let line = lines.iter().find(of_raw).unwrap();
         let route = if name == "web" { "register" } else { "(registrations)" };
         for (key, value) in [
             ("route", route),
@@ -198,7 +200,7 @@ async fn registrations_stand_in_the_access_log_with_what_they_announced() {
         }
         assert_eq!(line["http.response.status_code"], 101);
         if name == "tunnels" {
-            let refused = &lines[count + 1];
+            let refused = lines.iter().find(|line| line["http.response.status_code"] == 403).unwrap();
             assert_eq!(
                 (&refused["outcome"], &refused["tunnel.route"]),
                 (&"tunnel-route-denied".into(), &"office".into())

@@ -21,12 +21,18 @@ async fn published(version: &str) -> (Gateway, Connector, ManualOrigin) {
     (gateway, connector, origin)
 }
 
-/// A request whose answer has begun.
-async fn begun(gateway: &Gateway, origin: &ManualOrigin) -> (Wire, Wire) {
+/// A request that its target has seen, and not answered.
+async fn asked(gateway: &Gateway, origin: &ManualOrigin) -> (Wire, Wire) {
     let mut client = Wire::connect(gateway.address("web")).await;
-    client.send("GET /shop/events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n").await;
+    client.send("GET /shop/slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let mut target = origin.accept().await;
     target.request().await;
+    (client, target)
+}
+
+/// A request whose answer has begun.
+async fn begun(gateway: &Gateway, origin: &ManualOrigin) -> (Wire, Wire) {
+    let (mut client, mut target) = asked(gateway, origin).await;
     target
         .send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         .await;
@@ -87,13 +93,7 @@ async fn a_client_that_leaves_is_noticed_by_the_target_within_100_ms() {
             for round in 0..ROUNDS {
                 let (client, mut target) = match has_begun {
                     true => begun(&gateway, &origin).await,
-                    false => {
-                        let mut client = Wire::connect(gateway.address("web")).await;
-                        client.send("GET /shop/slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
-                        let mut target = origin.accept().await;
-                        target.request().await;
-                        (client, target)
-                    }
+                    false => asked(&gateway, &origin).await,
                 };
                 let left = Instant::now();
                 // In turns: an orderly end, and a reset.
@@ -113,16 +113,14 @@ async fn a_client_that_leaves_is_noticed_by_the_target_within_100_ms() {
 async fn a_target_that_dies_in_the_middle_is_an_abort_at_once_however_it_dies() {
     for version in VERSIONS {
         let (gateway, _connector, origin) = published(version).await;
-        for framing in ["Transfer-Encoding: chunked\r\n\r\n4\r\npart\r\n", "Content-Length: 10\r\n\r\npart"] {
+        for (framing, content) in
+            [("Transfer-Encoding: chunked", "4\r\npart\r\n"), ("Content-Length: 10", "part")]
+        {
             let mut best = Duration::MAX;
             for round in 0..ROUNDS {
-                let mut client = Wire::connect(gateway.address("web")).await;
-                client.send("GET /shop/ HTTP/1.1\r\nHost: a\r\n\r\n").await;
-                let mut target = origin.accept().await;
-                target.request().await;
-                target.send(format!("HTTP/1.1 200 OK\r\n{framing}")).await;
+                let (mut client, mut target) = asked(&gateway, &origin).await;
+                target.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{content}")).await;
                 assert_eq!(client.head().await.status, 200);
-                let content = if framing.contains("chunked") { "4\r\npart\r\n" } else { "part" };
                 client.expect(content).await;
                 let died = Instant::now();
                 match round % 2 {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use sluice_testkit::{Origin, Reply, Wire, http, within};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -21,25 +21,26 @@ async fn echo() -> SocketAddr {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut path = String::new();
-                #[expect(clippy::result_large_err, reason = "tungstenite's signature")]
-                let see = |request: &Request, response: Response| {
-                    path = request.uri().to_string();
-                    Ok(response)
-                };
-                let Ok(mut socket) = tokio_tungstenite::accept_hdr_async(stream, see).await else { return };
-                let _ = socket.send(Message::text(path)).await;
-                while let Some(Ok(message)) = socket.next().await {
-                    let is_content = message.is_text() || message.is_binary();
-                    if is_content && socket.send(message).await.is_err() {
-                        return;
-                    }
-                }
-            });
+            tokio::spawn(serve(stream));
         }
     });
     address
+}
+
+async fn serve(stream: TcpStream) {
+    let mut path = String::new();
+    #[expect(clippy::result_large_err, reason = "tungstenite's signature")]
+    let see = |request: &Request, response: Response| {
+        path = request.uri().to_string();
+        Ok(response)
+    };
+    let Ok(mut socket) = tokio_tungstenite::accept_hdr_async(stream, see).await else { return };
+    let _ = socket.send(Message::text(path)).await;
+    while let Some(Ok(message)) = socket.next().await {
+        if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
+            return;
+        }
+    }
 }
 
 #[tokio::test]

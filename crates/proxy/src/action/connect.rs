@@ -55,7 +55,7 @@ impl Forward {
         let Some(circuit) = &self.circuit else {
             return self.connect_to(self.upstream, scene, exchange, head).await;
         };
-        let passing = guard::pass(circuit, scene.world)?;
+        let passing = guard::pass(circuit, scene.world, exchange)?;
         let connected = self.connect_to(self.upstream, scene, exchange, head).await;
         guard::judge(scene, (circuit, passing), connected.as_ref().map(|_| 200).map_err(|failure| *failure));
         connected
@@ -72,7 +72,7 @@ impl Forward {
         let local = &scene.upstreams[upstream];
         exchange.upstream = Arc::clone(&local.name);
         let circuit = local.shared.circuit.as_ref();
-        let passing = circuit.map(|circuit| guard::pass(circuit, scene.world)).transpose()?;
+        let passing = circuit.map(|circuit| guard::pass(circuit, scene.world, exchange)).transpose()?;
         let connected = self.connect_in_time(local, scene, exchange, head).await;
         if let Some(passing) = circuit.zip(passing) {
             guard::judge(scene, passing, connected.as_ref().map(|_| 200).map_err(|failure| *failure));
@@ -126,12 +126,13 @@ impl Forward {
         head: &RequestHead,
     ) -> Result<Box<Connection>, Failure> {
         if let Some(gate) = &local.shared.gate {
-            let permit = gate.enter(scene.world).await?;
+            let permit = gate.enter(scene.world, exchange.priority).await?;
             exchange.held.keep(permit, scene.world, exchange.started);
         }
         let mut tried = Tried::default();
         let mut failed = None;
-        loop {
+        // At this upstream: another one may have been tried before.
+        for tries in 1.. {
             let choice = match choose(scene, local, (exchange, head), &mut tried) {
                 Ok(choice) => choice,
                 // What the last attempt gave says more than "no endpoint".
@@ -143,14 +144,15 @@ impl Forward {
             match connect(scene, local, exchange, &choice).await {
                 Ok(connection) => return Ok(connection),
                 Err(failure) => {
-                    let (class, tries) = (class(failure), exchange.attempts);
-                    if !retry::may_retry(class, Sent::Nothing, Idempotent::No, tries, self.attempts) {
+                    if !retry::may_retry(class(failure), Sent::Nothing, Idempotent::No, tries, self.attempts)
+                    {
                         return Err(failure);
                     }
                     failed = Some(failure);
                 }
             }
         }
+        Err(failed.unwrap_or(Failure::NoEndpoint))
     }
 }
 
@@ -178,6 +180,7 @@ async fn connect(
 ) -> Result<Box<Connection>, Failure> {
     let (endpoint, policy) = (&local.shared.endpoints[choice.index], &local.shared.policy);
     let attempt = Attempt::begin((scene.world, scene.events), local, choice);
+    endpoint.turn(policy, scene.world).await?;
     let started = scene.world.clock.now();
     let header = policy.proxy_protocol.map_or(Vec::new(), |version| version.connection(exchange));
     let how = Dial { connect: policy.timeouts.connect, header: &header };

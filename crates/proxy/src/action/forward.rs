@@ -268,26 +268,32 @@ impl Forward {
         (terms, tried): ((Persist, Option<Limit>), &mut Tried),
     ) -> Result<Acted, Failure> {
         if let Some(gate) = &local.shared.gate {
-            let permit = gate.enter(scene.world).await?;
+            let permit = gate.enter(scene.world, exchange.priority).await?;
             exchange.held.keep(permit, scene.world, exchange.started);
         }
         let mut failed: Option<Attempt> = None;
+        // At this upstream: another one may have been tried before.
+        let mut tries = 0;
         loop {
             let now = scene.world.clock.now();
             let moment = scene.world.clock.moment(now);
             let choice = match local.pick(scene.world, &exchange.facts(&request.head), tried, moment) {
                 Ok(choice) => choice,
                 // Nobody is left to try: what the last attempt gave says more than "no endpoint".
-                Err(failure) => return failed.map_or(Err(failure), |last| self.settle(exchange, last)),
+                Err(failure) => {
+                    exchange.retry_after = local.retry_after(moment);
+                    return failed.map_or(Err(failure), |last| self.settle(exchange, last));
+                }
             };
             if failed.take().is_some() {
                 local.cells.retries.add(1);
             }
             tried.insert(choice.index);
             exchange.attempts += 1;
+            tries += 1;
             exchange.endpoint = Arc::clone(&local.addresses[choice.index]);
             let attempt = self.attempt(scene, local, exchange, request, (terms, choice, now)).await;
-            if !self.again(scene, local, exchange, request, &attempt) {
+            if !self.again(scene, local, request, (&attempt, tries)) {
                 return self.settle(exchange, attempt);
             }
             failed = Some(attempt);
@@ -346,22 +352,22 @@ impl Forward {
         // Tunnels that end while they are taken are many when their connectors deregister.
         let mut resends = if local.shared.tunnels.is_some() { STALE_TUNNELS } else { 1 };
         let lost = |failure| Lost { failure, sent: Sent::Nothing, scope: Scope::Exchange };
+        local.shared.endpoints[index].turn(&local.shared.policy, scene.world).await.map_err(lost)?;
         loop {
             let place = match &local.shared.endpoints[index].gate {
-                Some(gate) => Some(gate.enter(scene.world).await.map_err(lost)?),
+                Some(gate) => Some(gate.enter(scene.world, exchange.priority).await.map_err(lost)?),
                 None => None,
             };
             let pooled = if resends > 0 { reach.pooled(now, care) } else { None };
-            let (way, origin) = match pooled {
+            let (mut way, origin) = match pooled {
                 Some(way) => (way, Origin::Reused),
                 // Boxed: a TLS handshake has no room in exchanges that find a connection.
                 // Failed: nobody was reached.
                 None => Box::pin(reach.connect(care)).await.map_err(lost)?,
             };
-            if let Way::Tunnel(slot) = &way
-                && let Some(label) = slot.label()
-            {
-                exchange.endpoint = Arc::clone(label);
+            if let Way::Tunnel(slot, watch) = &mut way {
+                exchange.endpoint = slot.label().map_or_else(Arc::default, Arc::clone);
+                *watch = slot.watched(exchange, &request.head, (scene.world.clock, now));
             }
             if origin == Origin::Fresh {
                 now = scene.world.clock.now();
@@ -386,9 +392,8 @@ impl Forward {
         &self,
         scene: &Scene<'_>,
         local: &Local,
-        exchange: &Exchange,
         request: &Request,
-        attempt: &Attempt,
+        (attempt, tries): (&Attempt, u32),
     ) -> bool {
         let (class, sent) = match &attempt.result {
             Ok(Answer::Response(head, ..)) if self.statuses.contains(&head.status) => {
@@ -401,7 +406,7 @@ impl Forward {
             true => retry::Idempotent::Yes,
             false => retry::Idempotent::No,
         };
-        if !attempt.whole || !retry::may_retry(class, sent, idempotent, exchange.attempts, self.attempts) {
+        if !attempt.whole || !retry::may_retry(class, sent, idempotent, tries, self.attempts) {
             return false;
         }
         // What was not sent is sent once only: it multiplies no traffic, so it needs no budget.

@@ -16,12 +16,17 @@ use crate::failure::Failure;
 use crate::scene::Scene;
 use crate::world::World;
 
-/// Lets a request pass, now.
+/// Lets a request pass, now; notes when one may, if it may not.
 ///
 /// # Errors
 /// [`Failure::BreakerOpen`]
-pub(super) fn pass<'a>(circuit: &'a Circuit, world: &World) -> Result<Passing<'a>, Failure> {
-    circuit.pass(world.clock.moment(world.clock.now()))
+pub(super) fn pass<'a>(
+    circuit: &'a Circuit,
+    world: &World,
+    exchange: &mut Exchange,
+) -> Result<Passing<'a>, Failure> {
+    let now = world.clock.moment(world.clock.now());
+    circuit.pass(now).inspect_err(|_| exchange.retry_after = circuit.retry_after(now))
 }
 
 /// Judges it by what came, and tells of the change that makes.
@@ -47,7 +52,7 @@ impl Forward {
         let (had_body, places) = (!request.body.is_empty(), exchange.held.count());
         let acted = match &self.circuit {
             None => self.through(self.upstream, scene, exchange, request).await,
-            Some(circuit) => match pass(circuit, scene.world) {
+            Some(circuit) => match pass(circuit, scene.world, exchange) {
                 Ok(passing) => {
                     let acted = self.through(self.upstream, scene, exchange, request).await;
                     judge(scene, (circuit, passing), came(&acted));
@@ -99,7 +104,7 @@ impl Forward {
             return self.send(local, scene, exchange, request).await;
         };
         exchange.upstream = Arc::clone(&local.name);
-        let passing = pass(circuit, scene.world)?;
+        let passing = pass(circuit, scene.world, exchange)?;
         let acted = self.send(local, scene, exchange, request).await;
         judge(scene, (circuit, passing), came(&acted));
         acted

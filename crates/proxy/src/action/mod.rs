@@ -1,6 +1,7 @@
 //! What a route does; one file each.
 
 pub mod connect;
+mod dark_launch;
 pub mod fallback;
 pub mod forward;
 pub mod forward_proxy;

@@ -10,14 +10,14 @@ use serde_json::Value;
 use sluice_http::{Body, Method, NameId, Request, Response, ResponseHead};
 use sluice_tunnel::registration::Purpose;
 
-use super::Acted;
+use super::{Acted, dark_launch};
 use crate::exchange::{Exchange, Outcome};
 use crate::failure::Failure;
 use crate::problem::{At, Problems};
 use crate::scene::Scene;
 use crate::tunnels::Tunnels;
 use crate::tunnels::announced::{Agreed, Desk};
-use crate::tunnels::config::{Admission, AdmissionConfig};
+use crate::tunnels::config::{Admission, AdmissionConfig, Callers};
 
 /// What people write: the same as for a listener of protocol tunnel.
 pub type Config = AdmissionConfig;
@@ -29,9 +29,14 @@ pub struct RegisterTunnels {
 }
 
 impl RegisterTunnels {
-    /// Checks it; it stands at `at`.
-    pub fn build(config: &Config, at: &At, problems: &mut Problems) -> Option<RegisterTunnels> {
-        Some(RegisterTunnels { admission: config.check(at, problems)? })
+    /// Checks it; it stands at `at`, behind filters that know who is asking, or behind none.
+    pub fn build(
+        config: &Config,
+        callers: Callers,
+        at: &At,
+        problems: &mut Problems,
+    ) -> Option<RegisterTunnels> {
+        Some(RegisterTunnels { admission: config.check(callers, at, problems)? })
     }
 
     /// Decides about a registration, or tells what there is.
@@ -51,6 +56,18 @@ impl RegisterTunnels {
         desk.check_address()?;
         if head.path() == "/health" {
             return told(exchange, request, || tunnels.health());
+        }
+        if let Some(tokens) = &self.admission.dark_launch
+            && let Some(rest) = head.path().strip_prefix(dark_launch::BASE)
+        {
+            let is_known =
+                exchange.consumer.is_some() || exchange.user.is_some() || exchange.claims.is_some();
+            let is_admitted = if tokens.is_empty() { is_known } else { tokens.admit(head) };
+            if !is_admitted {
+                exchange.challenge = "Bearer".into();
+                return Err(Failure::Unauthenticated);
+            }
+            return dark_launch::answer(tunnels, rest, exchange, request);
         }
         desk.check_token(head).inspect_err(|_| exchange.challenge = "Bearer".into())?;
         match (Purpose::of(head.path()), head.path()) {

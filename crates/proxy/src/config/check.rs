@@ -16,6 +16,7 @@ use crate::action::Action;
 use crate::action::redirect::Redirect;
 use crate::action::register_tunnels::RegisterTunnels;
 use crate::action::respond::Respond;
+use crate::action::token::{self, Asks};
 use crate::address::Address;
 use crate::consumer;
 use crate::filter::ip_access::IpAccess;
@@ -25,6 +26,7 @@ use crate::problem::{At, Problems};
 use crate::route::{RouteSpec, Streams, Table, parse_time};
 use crate::sockets::{Place, Transport};
 use crate::tls::Spoken;
+use crate::tunnels::config::Callers;
 use crate::upstream::config::Policy;
 use crate::upstream::discovery;
 use crate::value::{ByteSize, Period};
@@ -44,7 +46,12 @@ pub fn check(document: &Document) -> Result<Model, Problems> {
         .map(|config| config.check(&At::root().key("dns"), &mut problems))
         .unwrap_or_default();
     let names: Vec<&str> = document.upstreams.keys().map(String::as_str).collect();
-    let known = Known { consumers: &consumers, upstreams: &names };
+    let tokens = document.routes.iter().enumerate().filter_map(|(index, route)| {
+        let at = At::root().key("routes").index(index).key("token");
+        Some((at, route.token.as_ref()?))
+    });
+    let directories = &token::directories(tokens, &mut problems);
+    let known = Known { consumers: &consumers, upstreams: &names, directories };
     let routes: Vec<_> = (document.routes.iter().enumerate())
         .filter_map(|(index, route)| {
             check_route(route, &known, &At::root().key("routes").index(index), &mut problems)
@@ -188,7 +195,8 @@ fn check_listener(
         access: (listener.ip_access.as_ref())
             .and_then(|config| IpAccess::build(config, &at.key("ip_access"), problems)),
         connections_per_client: limits.connections_per_client.map(NonZeroU32::get),
-        requests: limits.requests.map(NonZeroU32::get),
+        requests: (limits.requests.as_ref())
+            .and_then(|setting| setting.check(&at.key("limits").key("requests"), problems)),
         datagram: size(limits.datagram, LONGEST_DATAGRAM).min(LONGEST_DATAGRAM),
         requests_per_connection: limits
             .requests_per_connection
@@ -216,7 +224,7 @@ fn check_times(timeouts: &document::ListenerTimeouts, at: &At, problems: &mut Pr
 /// The one route of a tunnel listener.
 fn check_registrations(listener: &Listener, at: &At, problems: &mut Problems) -> Option<Box<Route>> {
     let config = listener.tunnel.clone().unwrap_or_default();
-    let action = RegisterTunnels::build(&config, &at.key("tunnel"), problems)?;
+    let action = RegisterTunnels::build(&config, Callers::Anybody, &at.key("tunnel"), problems)?;
     let action = Action::RegisterTunnels(Box::new(action));
     let route = Route { name: Arc::default(), listeners: Box::default(), filters: Vec::new(), action };
     (listener.protocol == Protocol::Tunnel).then(|| Box::new(route))
@@ -422,7 +430,7 @@ fn check_route(route: &RouteDocument, known: &Known<'_>, at: &At, problems: &mut
 
 fn check_action(
     route: &RouteDocument,
-    Known { consumers, upstreams }: &Known<'_>,
+    Known { consumers, upstreams, directories }: &Known<'_>,
     at: &At,
     problems: &mut Problems,
 ) -> Option<Action> {
@@ -460,16 +468,23 @@ fn check_action(
         return Redirect::build(config, &at.key("redirect"), problems).map(Action::Redirect);
     }
     if let Some(config) = &route.token {
-        return config
-            .check(consumers, &at.key("token"), problems)
-            .map(|token| Action::Token(Box::new(token)));
+        let asks = match consumers.has_keys() || !consumers.users().is_empty() {
+            true => Asks::Somebody,
+            false => Asks::Nobody,
+        };
+        let token = config.check(asks, directories, &at.key("token"), problems);
+        return token.map(|token| Action::Token(Box::new(token)));
     }
     if let Some(config) = &route.tunnel {
         // Behind the upstreams that are written stands the one of all tunnels.
         return config.check(upstreams.len(), &at.key("tunnel"), problems).map(Action::Tunnel);
     }
     if let Some(config) = &route.register_tunnels {
-        let built = RegisterTunnels::build(config, &at.key("register_tunnels"), problems);
+        let callers = match filter::tell_callers(&route.filters) {
+            true => Callers::Known,
+            false => Callers::Anybody,
+        };
+        let built = RegisterTunnels::build(config, callers, &at.key("register_tunnels"), problems);
         return built.map(|register| Action::RegisterTunnels(Box::new(register)));
     }
     let config = route.forward_proxy.as_ref()?;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::requests;
 use crate::filter::Filter as _;
 use crate::filter::ip_access::IpAccess;
 use crate::pipeline::forwarded::Forwarded;
@@ -67,6 +68,12 @@ impl Document {
                 .values()
                 .filter_map(|listener| listener.ip_access.as_ref())
                 .flat_map(IpAccess::files),
+        );
+        files.extend(
+            self.routes
+                .iter()
+                .filter_map(|route| route.token.as_ref())
+                .flat_map(action::token::Config::files),
         );
         files.sort_unstable();
         files.dedup();
@@ -242,7 +249,7 @@ pub struct ListenerTimeouts {
 }
 
 /// How much is accepted on a listener's connections.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenerLimits {
     /// Bytes of the start line and of each field line. Default "8KiB".
@@ -265,9 +272,10 @@ pub struct ListenerLimits {
     /// their /64. Trusted proxies are not counted. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections_per_client: Option<std::num::NonZeroU32>,
-    /// Requests that run at once on all connections; further ones get 503. Default: none.
+    /// Requests that run at once on all connections: a number, and further ones get 503; or a table, with a queue.
+    /// Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub requests: Option<std::num::NonZeroU32>,
+    pub requests: Option<requests::Setting>,
     /// Bytes of a datagram from a client of a UDP listener; longer ones are dropped. Default: what UDP takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub datagram: Option<ByteSize>,

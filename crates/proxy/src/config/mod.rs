@@ -20,6 +20,7 @@ mod read_toml;
 mod read_yaml;
 pub mod render;
 pub mod report;
+pub mod requests;
 mod secrecy;
 mod shape;
 pub mod show;

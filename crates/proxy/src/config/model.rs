@@ -9,6 +9,7 @@ use sluice_http::Method;
 use sluice_http::h1::Limits;
 
 use super::document::Protocol;
+use super::requests::Requests;
 use crate::action::Action;
 use crate::consumer::Consumers;
 use crate::filter;
@@ -114,7 +115,7 @@ pub struct ListenerPolicy {
     /// The most open connections of one client.
     pub connections_per_client: Option<u32>,
     /// The most requests at once.
-    pub requests: Option<u32>,
+    pub requests: Option<Requests>,
     /// The most bytes of a datagram.
     pub datagram: usize,
     /// Requests of one connection.

@@ -129,7 +129,7 @@ mod tests {
         let at = At::root().key("acl");
         let mut built = Acl::build(&config, &at, &mut problems);
         if let Some(acl) = &mut built {
-            acl.find(&Known { consumers: &known(), upstreams: &[] }, &at, &mut problems);
+            acl.find(&fixture::known(&known()), &at, &mut problems);
         }
         let told = || problems.iter().map(|problem| format!("{}: {}", problem.at, problem.message)).collect();
         built.filter(|_| problems.is_empty()).ok_or_else(told)

@@ -129,7 +129,7 @@ mod tests {
         let mut built = ApiKey::build(&config, &at, &mut problems);
         let consumers = fixture::consumers(consumers);
         if let Some(filter) = &mut built {
-            let known = Known { consumers: &consumers, upstreams: &[] };
+            let known = fixture::known(&consumers);
             filter.find(&known, &at, &mut problems);
         }
         let told = || problems.iter().map(|problem| format!("{}: {}", problem.at, problem.message)).collect();

@@ -329,7 +329,7 @@ mod tests {
             let config: Config = toml_edit::de::from_str(toml).unwrap();
             let mut problems = Problems::new();
             let mut filter = BasicAuth::build(&config, &At::root(), &mut problems).unwrap();
-            filter.find(&Known { consumers: &consumers, upstreams: &[] }, &At::root(), &mut problems);
+            filter.find(&fixture::known(&consumers), &At::root(), &mut problems);
             let loading = Loading { consumers: &consumers, ..fixture::loading(&shared) };
             filter.load(&loading, &At::root(), &mut problems);
             problems.is_empty().then_some(filter).ok_or(problems)
@@ -355,7 +355,7 @@ mod tests {
         let mut problems = Problems::new();
         let mut filter = BasicAuth::build(&config, &At::root(), &mut problems).unwrap();
         let nobody = fixture::consumers("");
-        filter.find(&Known { consumers: &nobody, upstreams: &[] }, &At::root(), &mut problems);
+        filter.find(&fixture::known(&nobody), &At::root(), &mut problems);
         assert_eq!(problems.iter().count(), 1, "no consumer has a password");
     }
 

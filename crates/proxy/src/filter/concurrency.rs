@@ -29,7 +29,7 @@ use crate::value::Period;
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// How many. Either this or `adaptive`.
+    /// How many. Either this or `adaptive`; neither when the filter only gives a `priority`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<NonZeroU32>,
     /// The limit is learnt from how long requests take: it grows while they take as long as usual, and shrinks
@@ -53,7 +53,8 @@ pub struct Config {
     /// Who of them is next. Default "oldest".
     pub order: OrderConfig,
     /// An expression that gives a whole number: whose is higher goes first, and takes the place of a lower one
-    /// in a full queue. Default 0. For example `request.path.startsWith("/pay") ? 10 : 0`.
+    /// in a full queue. It holds for the limits behind this one too, those of the upstream and of endpoints.
+    /// Default: what a limit before said, or 0. For example `request.path.startsWith("/pay") ? 10 : 0`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<String>,
 }
@@ -87,10 +88,21 @@ pub enum OrderConfig {
     Newest,
 }
 
+impl OrderConfig {
+    /// The same for a queue.
+    pub fn order(self) -> Order {
+        match self {
+            OrderConfig::Oldest => Order::Oldest,
+            OrderConfig::Newest => Order::Newest,
+        }
+    }
+}
+
 /// The checked filter.
 #[derive(Debug)]
 pub struct Concurrency {
-    wanted: Wanted,
+    /// None: it only gives a priority.
+    wanted: Option<Wanted>,
     limit: u32,
     per: Per,
     name: Option<String>,
@@ -140,12 +152,13 @@ impl Filter for Concurrency {
         let adaptive = config.adaptive.and_then(|config| config.check(&at.key("adaptive"), problems));
         let single = matches!(per, Some(Per::Route));
         let wanted = match (config.limit, adaptive) {
-            (Some(limit), None) if single => Wanted::One(limit.get()),
-            (Some(_), None) => Wanted::Each,
-            (None, Some(policy)) => Wanted::Adaptive(policy),
-            _ => Wanted::Each,
+            (Some(limit), None) if single => Some(Wanted::One(limit.get())),
+            (Some(_), None) => Some(Wanted::Each),
+            (None, Some(policy)) => Some(Wanted::Adaptive(policy)),
+            _ => None,
         };
-        if config.limit.is_some() == config.adaptive.is_some() {
+        let only_urgent = Config { priority: config.priority.clone(), ..Config::default() } == *config;
+        if config.limit.is_some() == config.adaptive.is_some() && !(only_urgent && priority.is_some()) {
             problems.add(at, "either `limit` or `adaptive` says how many").hint("limit = 100");
         } else if config.adaptive.is_some() && !single && per.is_some() {
             problems.add(&at.key("per"), "what is learnt is the limit of a whole route");
@@ -164,10 +177,7 @@ impl Filter for Concurrency {
             patience: Patience {
                 queue: config.queue as usize,
                 wait: config.wait.map_or(Duration::from_secs(1), |wait| wait.0),
-                order: match config.order {
-                    OrderConfig::Oldest => Order::Oldest,
-                    OrderConfig::Newest => Order::Newest,
-                },
+                order: config.order.order(),
             },
             priority: priority.flatten(),
             gates: None,
@@ -183,10 +193,22 @@ impl Filter for Concurrency {
         }
     }
 
-    fn load(&mut self, loading: &Loading<'_>, _at: &At, _problems: &mut Problems) {
-        let own = || format!("{} per {}", loading.route, self.per.text());
-        let name = self.name.clone().unwrap_or_else(own);
-        self.gates = Some(loading.shared.gates.named(&name, self.wanted));
+    fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
+        let Some(wanted) = self.wanted else { return };
+        let name = match &self.name {
+            Some(name) => {
+                let at = at.key("name");
+                loading.seen.once(loading.route, &format!("places of {name}"), &at, problems);
+                loading.seen.agree(name, &self.said(), &at, problems);
+                name.clone()
+            }
+            None => {
+                let name = format!("{} per {}", loading.route, self.per.text());
+                // It stands in metrics: in one line.
+                loading.seen.apart(loading.route, name).replace("\nnumber ", ", ")
+            }
+        };
+        self.gates = Some(loading.shared.gates.named(&name, wanted));
     }
 
     async fn on_request(
@@ -195,16 +217,21 @@ impl Filter for Concurrency {
         exchange: &mut Exchange,
         request: &mut Request,
     ) -> Result<Flow, Failure> {
-        let facts = exchange.facts(&request.head);
-        let priority = self.priority.as_ref().and_then(|expression| expression.text(&facts)?.parse().ok());
+        if let Some(priority) = &self.priority {
+            let said = priority.text(&exchange.facts(&request.head)).and_then(|text| text.parse().ok());
+            exchange.priority = said.unwrap_or(0);
+        }
+        if self.wanted.is_none() {
+            return Ok(Flow::Continue);
+        }
         let gate = self.gate(exchange, request).ok_or(Failure::Internal)?;
-        let permit = gate.enter(scene.world, priority.unwrap_or(0), self.patience).await?;
+        let permit = gate.enter(scene.world, exchange.priority, self.patience).await?;
         exchange.held.keep(permit, scene.world, exchange.started);
         Ok(Flow::Continue)
     }
 
     async fn on_response(&self, exchange: &mut Exchange, response: &mut Response) -> Result<(), Failure> {
-        if !matches!(self.wanted, Wanted::Adaptive(_)) {
+        if !matches!(self.wanted, Some(Wanted::Adaptive(_))) {
             return Ok(());
         }
         let answered = Some(exchange.phases.first_byte).filter(|first_byte| !first_byte.is_zero());
@@ -229,13 +256,22 @@ impl Filter for Concurrency {
 }
 
 impl Concurrency {
+    /// What is to be the same under one name.
+    fn said(&self) -> String {
+        let per = self.per.text();
+        match self.wanted {
+            Some(Wanted::Adaptive(Policy { min, max, .. })) => format!("a learnt limit of {min} to {max}"),
+            _ => format!("a limit of {} per {per}", self.limit),
+        }
+    }
+
     /// The gate of an exchange, with the limit that is written here.
     fn gate(&self, exchange: &Exchange, request: &Request) -> Option<Arc<Gate>> {
         let keyed = match &self.gates.as_ref()?.kind {
             Kind::One(gate) => {
                 if !self.told.swap(true, Ordering::Relaxed) {
                     match self.wanted {
-                        Wanted::Adaptive(policy) => gate.set_policy(policy),
+                        Some(Wanted::Adaptive(policy)) => gate.set_policy(policy),
                         _ => gate.set_limit(self.limit),
                     }
                 }
@@ -374,6 +410,47 @@ mod tests {
     }
 
     #[tokio::test(flavor = "local")]
+    async fn equal_limits_on_a_route_are_two_and_those_of_one_name_agree() {
+        let (shared, mut problems) = (Shared::new(b""), Problems::new());
+        let loading = fixture::loading(&shared);
+        let mut load = |toml: &str, route: &'static str| {
+            let config: Config = toml_edit::de::from_str(toml).unwrap();
+            let mut built = Concurrency::build(&config, &At::root(), &mut Problems::new()).unwrap();
+            built.load(&Loading { route, ..loading }, &At::root(), &mut problems);
+            built
+        };
+        let (wide, narrow) = (load("limit = 2", "a"), load("limit = 1", "a"));
+        let held = [enter(&wide, "::1", "/").await.unwrap(), enter(&wide, "::1", "/").await.unwrap()];
+        assert!(enter(&narrow, "::1", "/").await.is_ok());
+        assert!(enter(&wide, "::1", "/").await.is_err());
+        drop(held);
+        load("limit = 1\nname = 'n'", "a");
+        load("limit = 1\nname = 'n'", "b");
+        load("limit = 2\nname = 'n'", "c");
+        load("limit = 1\nname = 'n'", "b");
+        let places: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
+        assert_eq!(
+            places,
+            [
+                "another filter of the name `n` has a limit of 1 per route, and this one a limit of 2 per route",
+                "this limit stands on the route already: it would count each request twice",
+            ]
+        );
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_priority_goes_with_the_exchange() {
+        let shared = Shared::new(b"");
+        let urgent = build("priority = 'request.path == \"/pay\" ? 9 : 1'", &shared).unwrap();
+        let mut exchange = enter(&urgent, "::1", "/pay").await.unwrap();
+        assert_eq!((exchange.priority, exchange.held.count()), (9, 0));
+        let plain = build("limit = 1", &shared).unwrap();
+        let (stage, mut request) = (fixture::stage(), fixture::request("GET", "/pay"));
+        plain.on_request(&stage.scene(), &mut exchange, &mut request).await.unwrap();
+        assert_eq!((exchange.priority, exchange.held.count()), (9, 1));
+    }
+
+    #[tokio::test(flavor = "local")]
     async fn answers_teach_an_adaptive_limit() {
         let filter = build("adaptive = { min = 1, initial = 20, max = 100 }", &Shared::new(b"")).unwrap();
         let Kind::One(gate) = &filter.gates.as_ref().unwrap().kind else { panic!() };
@@ -403,6 +480,7 @@ mod tests {
         for (toml, place) in [
             ("", ""),
             ("limit = 1\nadaptive = {}", ""),
+            ("queue = 1\npriority = '1'", ""),
             ("adaptive = {}\nper = 'client'", "per"),
             ("limit = 1\nper = 'request.nope'", "per"),
             ("limit = 1\npriority = '('", "priority"),

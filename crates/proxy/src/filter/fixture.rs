@@ -7,13 +7,14 @@ use std::time::Instant;
 use sluice_http::{Body, FieldName, Fields, Request, RequestHead, Response, ResponseHead};
 use sluice_traffic::breaker::Change;
 
-use super::{Loading, Shared};
+use super::{Known, Loading, Shared};
 use crate::circuit::Circuit;
 use crate::consumer::{self, Consumers};
 use crate::exchange::{Client, Exchange};
 use crate::facts::Scheme;
 use crate::problem::{At, Problems};
 use crate::scene::Scene;
+use crate::token::Directories;
 use crate::upstream::live::Live;
 use crate::upstream::{Events, Upstream};
 use crate::world::{Clock, World};
@@ -36,7 +37,9 @@ impl Events for Nobody {
 
 /// A stage. Must be called on a `LocalRuntime`: `#[tokio::test(flavor = "local")]`.
 pub(crate) fn stage() -> Stage {
-    Stage { world: World::new(Clock::start(), 1), events: Rc::new(Nobody) }
+    // One clock for all: what a filter counted on one stage is earlier on the next.
+    static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::start);
+    Stage { world: World::new(*CLOCK, 1), events: Rc::new(Nobody) }
 }
 
 impl Stage {
@@ -49,7 +52,15 @@ impl Stage {
 /// What a filter of route "shop" is loaded with where nobody is known.
 pub(crate) fn loading(shared: &Shared) -> Loading<'_> {
     static NOBODY: LazyLock<Arc<Consumers>> = LazyLock::new(Arc::default);
-    Loading { shared, route: "shop", upstream: None, consumers: &NOBODY }
+    // A document of its own each time; a test has a few.
+    let seen = Box::leak(Box::default());
+    Loading { shared, route: "shop", upstream: None, consumers: &NOBODY, seen }
+}
+
+/// What else stands in a document with these consumers alone.
+pub(crate) fn known(consumers: &Arc<Consumers>) -> Known<'_> {
+    static NONE: Directories = Directories::new();
+    Known { consumers, upstreams: &[], directories: &NONE }
 }
 
 /// The consumers of a table in TOML.

@@ -4,7 +4,7 @@
 //! unless the document says so; a question carries no body.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sluice_http::{Body, FieldName, NameId, Request, RequestHead, Response};
 
 use super::except::Except;
-use super::{Filter, Flow, Known};
+use super::{Filter, Flow, Known, Loading};
 use crate::closest::closest;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
@@ -92,7 +92,28 @@ pub struct ForwardAuth {
 }
 
 /// What is remembered, until when.
-type Answers = HashMap<Box<[u8]>, (Instant, Taken)>;
+type Remembered = HashMap<Box<[u8]>, (Instant, Taken)>;
+
+/// What all filters of a process remember, by route and configuration: a change of the document that is none of theirs
+/// leaves it.
+#[derive(Debug, Default)]
+pub struct Answers(Mutex<HashMap<Identity, Weak<Mutex<Remembered>>>>);
+
+/// A route's name, and the configuration as text.
+type Identity = (String, String);
+
+impl Answers {
+    fn of(&self, route: &str, config: &str) -> Arc<Mutex<Remembered>> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, answers| answers.strong_count() > 0);
+        let place = known.entry((route.to_owned(), config.to_owned())).or_default();
+        place.upgrade().unwrap_or_else(|| {
+            let answers = Arc::default();
+            *place = Arc::downgrade(&answers);
+            answers
+        })
+    }
+}
 
 /// Fields of an answer.
 type Taken = Arc<[(FieldName, Box<[u8]>)]>;
@@ -101,7 +122,10 @@ type Taken = Arc<[(FieldName, Box<[u8]>)]>;
 struct Cache {
     ttl: Duration,
     key: Vec<FieldName>,
-    answers: Mutex<Answers>,
+    /// The filter's configuration.
+    identity: String,
+    /// Its own until it is loaded.
+    answers: Arc<Mutex<Remembered>>,
 }
 
 impl Filter for ForwardAuth {
@@ -134,7 +158,8 @@ impl Filter for ForwardAuth {
         let taken = names("response_headers", &config.response_headers);
         let cache = config.cache.as_ref().map(|cache| {
             let key = if cache.key.is_empty() { shown.clone() } else { names("cache", &cache.key) };
-            Cache { ttl: cache.ttl.0, key, answers: Mutex::default() }
+            let identity = serde_json::to_string(config).unwrap_or_default();
+            Cache { ttl: cache.ttl.0, key, identity, answers: Arc::default() }
         });
         config.except.check(&at.key("except"), problems);
         (problems.iter().count() == found).then(|| ForwardAuth {
@@ -159,6 +184,12 @@ impl Filter for ForwardAuth {
             if let Some(meant) = closest(&self.upstream, names()) {
                 problem.hint(format!("did you mean `{meant}`?"));
             }
+        }
+    }
+
+    fn load(&mut self, loading: &Loading<'_>, _at: &At, _problems: &mut Problems) {
+        if let Some(cache) = &mut self.cache {
+            cache.answers = loading.shared.answers.of(loading.route, &cache.identity);
         }
     }
 

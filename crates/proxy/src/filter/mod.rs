@@ -26,11 +26,12 @@ use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::gates::Gates;
 use crate::limit::Limits;
+use crate::limit::seen::Seen;
 use crate::problem::{At, Problems};
 use crate::purpose::Purpose;
 use crate::redis::Connections;
 use crate::scene::Scene;
-use crate::token::{Memory, Remotes, Revoked, Rings};
+use crate::token::{Directories, Memory, Remotes, Revoked, Rings};
 
 pub mod acl;
 pub mod api_key;
@@ -125,6 +126,8 @@ pub struct Known<'a> {
     pub consumers: &'a Arc<Consumers>,
     /// The names of the upstreams, in the model's order.
     pub upstreams: &'a [&'a str],
+    /// The directories in which tokens are issued.
+    pub directories: &'a Directories,
 }
 
 /// What a filter is loaded with.
@@ -137,6 +140,8 @@ pub struct Loading<'a> {
     pub upstream: Option<&'a str>,
     /// Whom the gateway knows.
     pub consumers: &'a Arc<Consumers>,
+    /// The limits that were loaded before.
+    pub seen: &'a Seen,
 }
 
 /// What the filters of a process share. It outlives every snapshot.
@@ -162,6 +167,10 @@ pub struct Shared {
     pub paces: Arc<Paces>,
     /// Breakers of routes and upstreams.
     pub circuits: Arc<Circuits>,
+    /// Signed requests that were there.
+    pub signatures: Arc<hmac::Signatures>,
+    /// What services have said of who may come in.
+    pub answers: Arc<forward_auth::Answers>,
 }
 
 impl Shared {
@@ -178,7 +187,21 @@ impl Shared {
         let (key_sets, rings) = (Arc::new(Remotes::new(purpose)), Arc::new(Rings::new(purpose)));
         let limits = Arc::new(Limits::new(purpose));
         let (gates, circuits, paces, revoked) = Default::default();
-        Shared { verifier, redis, key_sets, tokens, rings, revoked, gates, circuits, paces, limits }
+        let (signatures, answers) = Default::default();
+        Shared {
+            verifier,
+            redis,
+            key_sets,
+            tokens,
+            rings,
+            revoked,
+            gates,
+            circuits,
+            paces,
+            limits,
+            signatures,
+            answers,
+        }
     }
 }
 
@@ -363,13 +386,20 @@ fn check_cors(configs: &[Config], at: &At, problems: &mut Problems) {
     }
 }
 
+/// Whether it finds out who is asking.
+fn tells_caller(config: &Config) -> bool {
+    matches!(config, Config::BasicAuth(_) | Config::Jwt(_) | Config::ApiKey(_) | Config::Hmac(_))
+}
+
+/// Whether one of them finds out who is asking.
+pub fn tell_callers(configs: &[Config]) -> bool {
+    configs.iter().any(tells_caller)
+}
+
 /// What counts by the consumer stands behind what finds out who that is: before it, everybody would be counted
 /// by the address.
 fn check_counting(configs: &[Config], at: &At, problems: &mut Problems) {
-    let tells = |config: &Config| {
-        matches!(config, Config::BasicAuth(_) | Config::Jwt(_) | Config::ApiKey(_) | Config::Hmac(_))
-    };
-    let Some(first) = configs.iter().position(tells) else { return };
+    let Some(first) = configs.iter().position(tells_caller) else { return };
     for (index, config) in configs.iter().enumerate().take(first) {
         let per = match config {
             Config::Concurrency(concurrency::Config { per, .. }) => per.as_deref(),
@@ -451,7 +481,7 @@ mod tests {
             "[a]\napi_keys = ['sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683']\n\
              hmac_keys = { k = '0123456789abcdef' }",
         );
-        let known = Known { consumers: &consumers, upstreams: &["u"] };
+        let known = Known { upstreams: &["u"], ..fixture::known(&consumers) };
         (build_all(&holder.filters, &known, &At::root(), &mut problems), problems)
     }
 

@@ -109,7 +109,9 @@ impl Filter for Limiter {
         let owner = Owner { route: loading.route, upstream: loading.upstream };
         // Not the limit: with another one what was used stays used.
         let definition = format!("quota {}", self.period);
-        let Some(identity) = self.plan.identity(&definition, owner, at, problems) else { return };
+        let Some(identity) = self.plan.identity(&definition, (owner, loading.seen), at, problems) else {
+            return;
+        };
         let Ok(remote) = self.plan.remote(&identity, &loading.shared.redis, at, problems) else { return };
         let manner = self.plan.manner(Kind::Quota, owner, (self.limit, quota::length(self.period)));
         let parts = (self.limit, self.period, manner);

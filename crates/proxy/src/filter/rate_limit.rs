@@ -33,7 +33,7 @@ pub struct Config {
     /// What is counted apart: "client" (its address), "consumer" (or, without one, the user), "route", "listener",
     /// "upstream" (all routes that forward to it together), or an expression: "request.headers['x-tenant']",
     /// "request.query.key", "jwt.claims.sub". A request without such a value counts by its client's address.
-    /// Default "client".
+    /// Default "client". For each endpoint: `pool.max_rate` of the upstream.
     #[serde(default = "client")]
     pub per: String,
     /// How many in which time: "100/s", "600/m", "10/30s".
@@ -86,8 +86,7 @@ pub enum Algorithm {
     /// The same, and who finds it empty waits for a permit: requests go on evenly. `queue` and `wait` bound how
     /// many wait, and how long.
     LeakyBucket,
-    /// So many within any such time. It counts in steps of a ninth of it: who always asks for more gets at least
-    /// nine tenths of the rate.
+    /// So many within any such time, wherever it begins. Who steadily asks for more gets all of the rate.
     SlidingWindow,
     /// So many in each such time of the clock, and then none until the next. Around the end of one, twice as many
     /// can come in a short time.
@@ -136,7 +135,9 @@ impl Filter for Limiter {
 
     fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
         let owner = Owner { route: loading.route, upstream: loading.upstream };
-        let Some(identity) = self.plan.identity(&self.definition, owner, at, problems) else { return };
+        let Some(identity) = self.plan.identity(&self.definition, (owner, loading.seen), at, problems) else {
+            return;
+        };
         let Ok(remote) = self.plan.remote(&identity, &loading.shared.redis, at, problems) else { return };
         let manner = self.plan.manner(Kind::RateLimit, owner, self.algorithm.policy());
         self.running =
@@ -272,6 +273,26 @@ mod tests {
             [Ok(()), TOO_MANY]
         );
         assert_eq!(ask(&loaded("rate = '1/h'", &Shared::new(b"")), "192.0.2.7", 1).await, [Ok(())]);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn equal_limits_on_a_route_are_two_and_keep_what_each_has_counted() {
+        let shared = Shared::new(b"");
+        let load = |toml: &str, loading: &Loading<'_>| {
+            let (mut built, mut problems) = (build(toml).unwrap(), Problems::new());
+            built.load(loading, &At::root(), &mut problems);
+            (built, problems.iter().count())
+        };
+        let document = fixture::loading(&shared);
+        let [first, second] = [(); 2].map(|()| load("rate = '2/h'\nburst = 2", &document).0);
+        assert_eq!(ask(&first, "192.0.2.7", 1).await, [Ok(())]);
+        assert_eq!(ask(&second, "192.0.2.7", 3).await, [Ok(()), Ok(()), TOO_MANY]);
+        // Another document: what stood first goes on as the first one.
+        let document = fixture::loading(&shared);
+        let (first, _) = load("rate = '2/h'\nburst = 2", &document);
+        assert_eq!(ask(&first, "192.0.2.7", 2).await, [Ok(()), TOO_MANY]);
+        let named = "rate = '1/h'\nname = 'n'";
+        assert_eq!([load(named, &document).1, load(named, &document).1], [0, 1]);
     }
 
     #[tokio::test(flavor = "local")]

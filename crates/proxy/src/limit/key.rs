@@ -107,7 +107,7 @@ impl Per {
             "endpoint" => {
                 problems
                     .add(at, "which endpoint takes a request is not known before the filters have passed it")
-                    .hint("per = \"upstream\" counts what goes to all its endpoints");
+                    .hint("each endpoint of an upstream is limited there: pool = { max_rate = \"100/s\" }");
                 return None;
             }
             text => Per::Value(Box::new(checked(Expression::value(text), at, problems)?), prefixes),

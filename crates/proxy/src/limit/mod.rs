@@ -18,6 +18,7 @@ pub mod quota;
 pub mod rate;
 pub mod record;
 pub mod remote;
+pub mod seen;
 pub mod sheet;
 
 use std::fmt;

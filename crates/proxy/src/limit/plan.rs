@@ -7,6 +7,7 @@ use super::OnRedisFailure;
 use super::key::{Per, Prefixes};
 use super::record::{Force, Kind, Manner, Show, shown_name};
 use super::remote::Remote;
+use super::seen::Seen;
 use crate::problem::{At, Problems};
 use crate::redis::{Connections, Server};
 
@@ -79,11 +80,11 @@ impl Plan {
     }
 
     /// What defines the limiter, with what it lets pass: limiters with the same identity are one, also in another
-    /// gateway, and after a change of the document. `None` when a problem was added.
+    /// gateway, and after a change of the document. Equal ones on a route have their number in it. `None` when a problem was added.
     pub fn identity(
         &self,
         passes: &str,
-        owner: Owner<'_>,
+        (owner, seen): (Owner<'_>, &Seen),
         at: &At,
         problems: &mut Problems,
     ) -> Option<String> {
@@ -98,7 +99,12 @@ impl Plan {
             (Some(name), ..) => format!("name {name}"),
             (None, ..) => format!("route {}", owner.route),
         };
-        Some(format!("{scope}\n{}\n{passes}", self.written_per))
+        let identity = format!("{scope}\n{}\n{passes}", self.written_per);
+        if self.name.is_some() {
+            seen.once(owner.route, &identity, &at.key("name"), problems);
+            return Some(identity);
+        }
+        Some(seen.apart(owner.route, identity))
     }
 
     /// The part that is in Redis, if it is to be there. `Err` when a problem was added.

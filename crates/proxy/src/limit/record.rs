@@ -243,15 +243,11 @@ impl Record {
         let (lines, bytes) = shown.clone().fold((0, 0), |(lines, all), told| (lines + 2, all + bytes(told)));
         // Once for all: a line has at most so many bytes beside what is ready.
         fields.reserve(lines + 4, bytes + (lines + 4) * LINE);
-        let (mut text, mut room) = (Vec::with_capacity(bytes + LINE), [0; DIGITS]);
+        let [mut room, mut other] = [[0; DIGITS]; 2];
         for told in shown.clone() {
+            let (left, reset) = (decimal(told.remaining, &mut room), decimal(told.reset, &mut other));
             fields.append(NameId::RateLimitPolicy, &told.shown.policy);
-            text.clear();
-            text.extend_from_slice(&told.shown.item);
-            text.extend_from_slice(decimal(told.remaining, &mut room));
-            text.extend_from_slice(b";t=");
-            text.extend_from_slice(decimal(told.reset, &mut room));
-            fields.append(NameId::RateLimit, &text);
+            fields.append_parts(NameId::RateLimit, &[&told.shown.item, left, b";t=", reset]);
         }
         let mut set = |field: NameId, number: u64| fields.set(field, decimal(number, &mut room));
         if let Some(least) = shown.min_by_key(|told| (told.retry_after.is_none(), told.remaining)) {

@@ -178,14 +178,20 @@ impl Sheet {
             }
             return Ok(left);
         };
-        let place = match known.get(&key) {
-            Some(place) => *place,
-            None => find(file, key, times.now)?,
-        };
+        if let Some(place) = known.get_mut(&key) {
+            let (left, taken) = place.take(key, limit, times);
+            let Some(taken) = taken else { return Ok(left) };
+            if let Err(error) = place.write(file, taken) {
+                // Maybe half of it is written: it is read again.
+                known.remove(&key);
+                return Err(error);
+            }
+            *place = place.after(taken);
+            return Ok(left);
+        }
+        let place = find(file, key, times.now)?;
         let (left, taken) = place.take(key, limit, times);
         if let Some(taken) = taken {
-            // What cannot be written, or only half of it, is read again.
-            known.remove(&key);
             place.write(file, taken)?;
             if known.len() >= KNOWN {
                 known.clear();
@@ -193,8 +199,7 @@ impl Sheet {
             if let Some(other) = place.instead {
                 known.remove(&other);
             }
-            let offset = place.offset ^ RECORD as u64;
-            known.insert(key, Place { record: Some(taken), offset, instead: None });
+            known.insert(key, place.after(taken));
         }
         Ok(left)
     }
@@ -209,6 +214,11 @@ impl Sheet {
 impl Place {
     fn take(&self, key: u64, limit: u64, times: Times) -> (Left, Option<Record>) {
         self.record.unwrap_or(Record::new(key, times)).take(limit, times)
+    }
+
+    /// The place of the record after this one, which was written.
+    fn after(&self, taken: Record) -> Place {
+        Place { record: Some(taken), offset: self.offset ^ RECORD as u64, instead: None }
     }
 
     fn write(&self, file: &File, taken: Record) -> io::Result<()> {

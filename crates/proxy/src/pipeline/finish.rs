@@ -4,9 +4,11 @@ use std::rc::Rc;
 use std::time::{Instant, UNIX_EPOCH};
 
 use crate::exchange::{Exchange, Outcome};
+use crate::failure::Failure;
 use crate::listener::LocalListener;
 use crate::observe::access_log::{Captured, Record};
 use crate::observe::metrics::Summary;
+use crate::tunnels::watch::Ending;
 use crate::worker::{Running, Worker};
 
 /// Notes the exchange's end, and gives its moment. `captured` is what the access log wants of the request.
@@ -32,6 +34,12 @@ pub fn note(
     }
     if let Outcome::Failed(failure) = exchange.outcome {
         listener.cells.failed(failure);
+        if matches!(failure, Failure::TunnelUnavailable | Failure::TunnelUnknown) {
+            running.snapshot.tunnels.note_unavailable(exchange, worker.world.clock);
+        }
+    }
+    if let Some(watch) = exchange.watch.take() {
+        watch.end(Ending::from(&*exchange));
     }
     if let Some(log) = &running.log {
         let record = Record { exchange, request: captured };

@@ -30,6 +30,7 @@ use crate::listener::LocalListener;
 use crate::relay::{End, Lasting};
 use crate::route::Lookup;
 use crate::scene::Scene;
+use crate::tunnels::watch::Event;
 use crate::upstream::Events;
 use crate::worker::{Running, Worker};
 
@@ -70,7 +71,7 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
         exchange.form = TargetForm::of(&request.head);
     }
     normalize::origin_form(&mut request.head);
-    let route = match enter(place, exchange).and_then(|()| find(place, exchange, request)) {
+    let route = match enter(place, exchange, request).await.and_then(|()| find(place, exchange, request)) {
         Ok(route) => route,
         Err(failure) => return Handled::Response(fail(place, exchange, request, failure)),
     };
@@ -102,7 +103,10 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
         })
     };
     let mut response = match acted {
-        Ok(Acted::Switched(head, connection)) => return Handled::Switched(head, connection),
+        Ok(Acted::Switched(head, connection)) => {
+            watched(exchange, &head);
+            return Handled::Switched(head, connection);
+        }
         Ok(Acted::Lasting(head, lasting)) => return Handled::Lasting(head, lasting),
         Ok(Acted::Response(mut response)) => {
             exchange.limits.tell(&mut response.head.fields);
@@ -116,23 +120,34 @@ pub async fn handle(place: &Place<'_>, exchange: &mut Exchange, request: &mut Re
         left = interrupted.left;
     }
     mark(place, exchange, &mut response);
+    watched(exchange, &response.head);
     Handled::Response(response)
 }
 
-/// Whether the listener lets a request in.
-fn enter(place: &Place<'_>, exchange: &mut Exchange) -> Result<(), Failure> {
+/// Who watches the exchange learns what its client gets.
+fn watched(exchange: &Exchange, head: &ResponseHead) {
+    if let Some(watch) = &exchange.watch {
+        watch.tell(&Event::Responding(head));
+    }
+}
+
+/// Lets a request in through the listener, maybe after a wait. Cancel-safe.
+async fn enter(place: &Place<'_>, exchange: &mut Exchange, request: &Request) -> Result<(), Failure> {
     let shared = &place.listener.shared;
     // Connections were asked already, but for those of trusted proxies, and those that are older than the list.
     if shared.access.as_ref().is_some_and(|access| !access.permits(exchange.client.address)) {
         return Err(Failure::Forbidden);
     }
-    if let Some(most) = shared.requests {
-        let gate = &place.listener.bound.requests;
-        if gate.limit() != most {
-            gate.set_limit(most);
-        }
-        exchange.held.keep(gate.try_enter()?, &place.worker.world, exchange.started);
+    let Some(requests) = &shared.requests else { return Ok(()) };
+    if requests.priority.is_some() {
+        // The path that it may ask for; with the route it is found again.
+        exchange.path = normalize::path(request.head.path())?.into_owned();
+        exchange.priority = requests.priority(exchange, &exchange.facts(&request.head));
     }
+    let world = &place.worker.world;
+    let gate = requests.gate.as_ref().ok_or(Failure::Internal)?;
+    let permit = gate.enter(world, exchange.priority).await?;
+    exchange.held.keep(permit, world, exchange.started);
     Ok(())
 }
 

@@ -133,6 +133,9 @@ fn append_fields(failure: Failure, row: &Row, exchange: &Exchange, head: &mut Re
         | Failure::Draining => {
             fields.append(NameId::RetryAfter, b"1");
         }
+        Failure::BreakerOpen => {
+            fields.append(NameId::RetryAfter, exchange.retry_after.max(1).to_string().as_bytes());
+        }
         // Without a challenge the client is not told which credentials would do; then there is no field.
         Failure::TunnelNotWebsocket => {
             fields.append(NameId::Upgrade, b"websocket");
@@ -265,10 +268,21 @@ mod tests {
         for &failure in Failure::ALL {
             let fields = answer(failure, &exchange, Form::ProblemJson).head.fields;
             assert_eq!(fields.contains(NameId::Allow), failure == Failure::MethodNotAllowed, "{failure:?}");
-            let wait =
-                [Failure::Overloaded, Failure::RateLimited, Failure::LimitUnavailable, Failure::Draining];
-            assert_eq!(fields.contains(NameId::RetryAfter), wait.contains(&failure), "{failure:?}");
+            let wait = [
+                Failure::Overloaded,
+                Failure::RateLimited,
+                Failure::LimitUnavailable,
+                Failure::TunnelAddressLimit,
+                Failure::TunnelRouteLimit,
+                Failure::TunnelRoutesLimit,
+                Failure::Draining,
+            ];
+            let waits = wait.contains(&failure) || failure == Failure::BreakerOpen;
+            assert_eq!(fields.contains(NameId::RetryAfter), waits, "{failure:?}");
         }
+        exchange.retry_after = 7;
+        let fields = answer(Failure::BreakerOpen, &exchange, Form::ProblemJson).head.fields;
+        assert_eq!(fields.get(NameId::RetryAfter), Some(&b"7"[..]));
     }
 
     #[test]
@@ -312,7 +326,7 @@ mod tests {
                 404 | 405 | 501 | 505 => &[12],
                 408 | 504 => &[4, 14],
                 413 | 414 | 429 | 431 => &[8],
-                417 | 421 => &[9],
+                417 | 421 | 426 => &[9],
                 499 => &[1],
                 500 => &[13],
                 502 | 503 => &[13, 14],

@@ -5,19 +5,14 @@
 
 use std::rc::Rc;
 
-use crate::bandwidth::{self, Throttle};
+use crate::bandwidth;
 use crate::relay::Lasting;
 use crate::wire::Link;
 use crate::worker::Worker;
 
 /// Moves bytes until the tunnel ends, at the pace of the exchange that opened it.
-pub async fn serve(
-    worker: Rc<Worker>,
-    mut link: Link,
-    mut lasting: Box<Lasting>,
-    throttle: Option<Box<Throttle>>,
-) {
+pub async fn serve(worker: Rc<Worker>, mut link: Link, mut lasting: Box<Lasting>) {
     link.expect_nothing();
     let (client, tunnel) = (&mut link, &mut *lasting.end);
-    bandwidth::relay((client, tunnel), throttle.as_deref(), (lasting.idle, &worker.world)).await;
+    bandwidth::relay((client, tunnel), lasting.throttle.as_deref(), (lasting.idle, &worker.world)).await;
 }

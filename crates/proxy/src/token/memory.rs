@@ -5,6 +5,7 @@
 //! when the keys it was checked with change, and when other tokens need its place.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -26,6 +27,25 @@ pub struct Verified {
     pub claims: Claims,
     /// When its time is over, in seconds since 1970, clocks' differences included.
     pub end: Option<u64>,
+    /// The second in which other gateways were asked last, and had not taken it back.
+    asked: AtomicU64,
+}
+
+impl Verified {
+    /// These claims, which end then.
+    pub fn new(claims: Claims, end: Option<u64>) -> Verified {
+        Verified { claims, end, asked: AtomicU64::new(0) }
+    }
+
+    /// Whether other gateways were asked in this second.
+    pub fn was_asked(&self, now: u64) -> bool {
+        self.asked.load(Relaxed) == now
+    }
+
+    /// Notes that they were.
+    pub fn note_asked(&self, now: u64) {
+        self.asked.store(now, Relaxed);
+    }
 }
 
 struct Entry {
@@ -94,7 +114,7 @@ mod tests {
     use super::*;
 
     fn verified(end: Option<u64>) -> Arc<Verified> {
-        Arc::new(Verified { claims: Claims::default(), end })
+        Arc::new(Verified::new(Claims::default(), end))
     }
 
     #[test]

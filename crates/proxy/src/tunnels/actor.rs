@@ -386,4 +386,8 @@ impl End for Actor {
     }
 
     fn reset(&mut self) {}
+
+    fn ends_both(&self) -> bool {
+        self.ended.is_some()
+    }
 }

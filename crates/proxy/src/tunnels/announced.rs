@@ -117,7 +117,7 @@ impl Desk<'_> {
         let entered = self.tunnels.enter(origin, self.world.clock.now())?;
         let head = registration.accept(self.admission.settings.extensions);
         let end = Box::new(Actor::new(self.tunnels, entered, settings, self.world));
-        Ok(Agreed::Tunnel(head, Lasting { end, idle: settings.timing.silence + SLACK }))
+        Ok(Agreed::Tunnel(head, Lasting { end, idle: settings.timing.silence + SLACK, throttle: None }))
     }
 
     fn counted(&self, checked: Result<(), Refused>) -> Result<(), Failure> {

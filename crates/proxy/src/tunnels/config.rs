@@ -12,6 +12,7 @@ use sluice_tunnel::settings::Settings;
 use sluice_tunnel::websocket::Pings;
 
 use super::Refused;
+use super::watch::Interest;
 use crate::credentials::{Digest, KeyHash};
 use crate::problem::{At, Problems};
 use crate::value::{Network, Period};
@@ -41,6 +42,19 @@ pub struct Config {
     /// Tunnels of these routes stay registered and get no requests.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dark_routes: Vec<String>,
+    /// Writes a diagnostic line for every step of every exchange through a tunnel, to look for a defect. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceConfig>,
+}
+
+/// What is traced of exchanges through tunnels.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum TraceConfig {
+    /// Their steps: the tunnel that was taken, heads, ends.
+    Steps,
+    /// Every piece of content too: how many bytes, never which.
+    Content,
 }
 
 /// The same with defaults.
@@ -51,8 +65,9 @@ pub struct Policy {
     pub(super) routes: usize,
     pub(super) waiting: usize,
     pub(super) keep: Duration,
-    dark_addresses: Vec<Network>,
-    dark_routes: Vec<Box<str>>,
+    pub(super) dark_addresses: Vec<Network>,
+    pub(super) dark_routes: Vec<Box<str>>,
+    pub(super) trace: Option<Interest>,
 }
 
 impl Default for Policy {
@@ -73,14 +88,11 @@ impl Config {
             keep: self.keep_routes.map_or(Duration::from_secs(7200), |period| period.0),
             dark_addresses: self.dark_addresses.clone(),
             dark_routes: self.dark_routes.iter().map(|route| Box::from(place(route))).collect(),
+            trace: self.trace.map(|trace| match trace {
+                TraceConfig::Steps => Interest::Steps,
+                TraceConfig::Content => Interest::Content,
+            }),
         }
-    }
-}
-
-impl Policy {
-    pub(super) fn is_dark(&self, address: IpAddr, route: &str) -> bool {
-        self.dark_addresses.iter().any(|network| network.contains(address))
-            || self.dark_routes.iter().any(|dark| **dark == *route)
     }
 }
 
@@ -121,6 +133,32 @@ pub struct AdmissionConfig {
     /// A connector that says nothing for so long is given up. Default "60s".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub silence: Option<Period>,
+    /// Lets operators make addresses and services dark while it runs, on the paths below /api/dark-launch/. Default:
+    /// there are no such paths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dark_launch: Option<DarkLaunchConfig>,
+}
+
+/// Who may make addresses and services dark: who has one of the tokens. On a route without tokens: whom one of its
+/// filters knows (api_key, basic_auth, jwt, hmac).
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct DarkLaunchConfig {
+    /// Hashes of tokens, as `sluice make-key` makes them. Others than those of connectors.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<KeyHash>,
+    /// The field that holds the token, alone or behind `Bearer`. Default "Authorization".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_header: Option<String>,
+}
+
+/// Whether it is known who is asking, where no token is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callers {
+    /// Nobody looks.
+    Anybody,
+    /// A filter finds out before.
+    Known,
 }
 
 /// A version of the tunnels' protocol.
@@ -138,29 +176,64 @@ pub enum VersionConfig {
 #[derive(Clone, Debug)]
 pub struct Admission {
     allow: Vec<Network>,
-    tokens: Vec<Digest>,
-    header: FieldName,
+    tokens: Tokens,
     routes: Vec<Box<str>>,
     /// What is spoken.
     pub versions: Vec<Version>,
     /// Of every tunnel; its extensions are what we know.
     pub settings: Settings,
+    /// Who may make something dark, if anybody may.
+    pub dark_launch: Option<Tokens>,
+}
+
+/// Tokens, one of which a request carries.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    digests: Vec<Digest>,
+    header: FieldName,
+}
+
+impl Tokens {
+    fn check(
+        (tokens, header): (&[KeyHash], Option<&str>),
+        at: &At,
+        problems: &mut Problems,
+    ) -> Option<Tokens> {
+        let mut digests = Vec::with_capacity(tokens.len());
+        for (index, stored) in tokens.iter().enumerate() {
+            let read = Digest::read(stored).map_err(str::to_owned);
+            digests.extend(problems.take(&at.key("tokens").index(index), read));
+        }
+        let name = header.unwrap_or("Authorization");
+        let header = FieldName::new(name);
+        if header.is_none() {
+            problems.add(&at.key("token_header"), format!("`{name}` is not a field name"));
+        }
+        Some(Tokens { digests, header: header? })
+    }
+
+    /// Whether none is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.digests.is_empty()
+    }
+
+    /// Whether a request carries one of them.
+    pub fn admit(&self, head: &RequestHead) -> bool {
+        let mut values = head.fields.get_all(&self.header);
+        let (Some(value), None) = (values.next(), values.next()) else { return false };
+        let token = value.strip_prefix(b"Bearer ").unwrap_or(value).trim_ascii();
+        // Digests of random tokens: how long comparing takes tells nothing about the token.
+        self.digests.contains(&Digest::of(token))
+    }
 }
 
 impl AdmissionConfig {
-    /// Checks it.
-    pub fn check(&self, at: &At, problems: &mut Problems) -> Option<Admission> {
+    /// Checks it; `callers` says whether something before it knows who is asking.
+    pub fn check(&self, callers: Callers, at: &At, problems: &mut Problems) -> Option<Admission> {
         let found = problems.iter().count();
-        let mut tokens = Vec::with_capacity(self.tokens.len());
-        for (index, stored) in self.tokens.iter().enumerate() {
-            let read = Digest::read(stored).map_err(str::to_owned);
-            tokens.extend(problems.take(&at.key("tokens").index(index), read));
-        }
-        let header = self.token_header.as_deref().unwrap_or("Authorization");
-        let name = FieldName::new(header);
-        if name.is_none() {
-            problems.add(&at.key("token_header"), format!("`{header}` is not a field name"));
-        }
+        let tokens = Tokens::check((&self.tokens, self.token_header.as_deref()), at, problems);
+        let dark_launch = (self.dark_launch.as_ref())
+            .and_then(|config| config.check(callers, &at.key("dark_launch"), problems));
         for (key, period) in [("ping_after", self.ping_after), ("silence", self.silence)] {
             if period.is_some_and(|period| period.0.is_zero()) {
                 problems.add(&at.key(key), "a time of zero would end every tunnel");
@@ -177,9 +250,21 @@ impl AdmissionConfig {
             [] => vec![Version::V3, Version::V1],
             some => some.iter().map(|version| Version::from(*version)).collect(),
         };
-        let header = name.filter(|_| problems.iter().count() == found)?;
+        let tokens = tokens.filter(|_| problems.iter().count() == found)?;
         let routes = self.routes.iter().map(|route| Box::from(place(route))).collect();
-        Some(Admission { allow: self.allow.clone(), tokens, header, routes, versions, settings })
+        Some(Admission { allow: self.allow.clone(), tokens, routes, versions, settings, dark_launch })
+    }
+}
+
+impl DarkLaunchConfig {
+    fn check(&self, callers: Callers, at: &At, problems: &mut Problems) -> Option<Tokens> {
+        if self.tokens.is_empty() && callers == Callers::Anybody {
+            problems.add(at, "anybody could take services out of traffic").hint(
+                "give it `tokens`, or, on a route, write a filter before it that knows who is asking: api_key, \
+                 basic_auth, jwt or hmac",
+            );
+        }
+        Tokens::check((&self.tokens, self.token_header.as_deref()), at, problems)
     }
 }
 
@@ -209,14 +294,7 @@ impl Admission {
     /// # Errors
     /// [`Refused::Token`].
     pub fn admits_token(&self, head: &RequestHead) -> Result<(), Refused> {
-        if self.tokens.is_empty() {
-            return Ok(());
-        }
-        let mut values = head.fields.get_all(&self.header);
-        let (Some(value), None) = (values.next(), values.next()) else { return Err(Refused::Token) };
-        let token = value.strip_prefix(b"Bearer ").unwrap_or(value).trim_ascii();
-        // Digests of random tokens: how long comparing takes tells nothing about the token.
-        match self.tokens.contains(&Digest::of(token)) {
+        match self.tokens.is_empty() || self.tokens.admit(head) {
             true => Ok(()),
             false => Err(Refused::Token),
         }

@@ -3,7 +3,7 @@
 //! A tunnel is an actor ([`actor::Actor`]): it lives on the worker that accepted its connection, and is reached from
 //! exchanges on any worker by messages (`line`). [`Tunnels`] knows all of them (`pool` is one place of it); it
 //! belongs to the process, not to a snapshot, so a reload keeps every tunnel. Read `announced` (how one comes to be),
-//! `line`, `actor`, `pool`, `registry`.
+//! `line`, `actor`, `shelf`, `pool`, `registry`.
 //!
 //! Promise: a tunnel of 1.0 carries one exchange, and one that was not used goes back; who waits is served in order;
 //! every event costs the same however many tunnels and exchanges there are; what a peer can make wait is bounded.
@@ -11,14 +11,19 @@
 pub mod actor;
 pub mod announced;
 pub mod config;
+pub mod darkness;
 mod ends;
 pub mod line;
 mod mailbox;
+mod orders;
 mod pool;
 mod registry;
 mod report;
+mod shelf;
 #[cfg(test)]
 mod tests;
+mod trace;
+pub mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -120,7 +125,9 @@ pub struct Origin {
 enum Standing {
     /// It can be taken.
     Pooled,
-    /// It takes no request: in use (1.0), dark, or its connector has deregistered.
+    /// It can be taken by requests that use what is dark.
+    Dark,
+    /// It takes no request: in use (1.0), or its connector has deregistered.
     Out,
     /// It is over.
     Gone,
@@ -162,13 +169,19 @@ impl Tunnel {
     fn standing(&self) -> Standing {
         match self.standing.load(Ordering::Relaxed) {
             0 => Standing::Pooled,
-            1 => Standing::Out,
+            1 => Standing::Dark,
+            2 => Standing::Out,
             _ => Standing::Gone,
         }
     }
 
     fn set_standing(&self, standing: Standing) {
         self.standing.store(standing as u8, Ordering::Relaxed);
+    }
+
+    /// Whether it gets no requests but those that use what is dark.
+    pub fn is_dark(&self) -> bool {
+        self.standing() == Standing::Dark
     }
 
     /// Exchanges that run in it.

@@ -8,25 +8,22 @@ use std::time::{Duration, Instant};
 use sluice_tunnel::registration::Version;
 use tokio::sync::oneshot;
 
+use super::darkness::{Darkness, Shade};
+use super::shelf::Shelf;
 use super::{PlaceShared, SCHEME, Slot, Standing, Tunnel, Tunnels};
 
 /// The tunnels of one place. Used under the registry's lock only.
 pub(super) struct Pool {
     pub(super) shared: Arc<PlaceShared>,
-    /// Of 1.0, the longest idle first; some of them are not pooled any more.
-    idle: VecDeque<Arc<Tunnel>>,
-    idle_count: usize,
-    /// Of 3.0.
-    mux: Vec<Arc<Tunnel>>,
-    next: usize,
-    /// Registered, and given no requests.
-    pub(super) dark: Vec<Arc<Tunnel>>,
-    prefers: Version,
+    lit: Shelf,
+    dark: Shelf,
     waiters: VecDeque<oneshot::Sender<Slot>>,
     /// All that are open, also those in use.
     pub(super) open: usize,
     /// When the last one went.
     gone_at: Option<Instant>,
+    /// When a dark one was taken last.
+    dark_at: Option<Instant>,
     /// Tunnels of each connector.
     instances: HashMap<Box<str>, usize>,
 }
@@ -40,22 +37,31 @@ impl Pool {
         };
         Pool {
             shared: Arc::new(PlaceShared { label: label.into(), waiting: AtomicUsize::new(0) }),
-            idle: VecDeque::new(),
-            idle_count: 0,
-            mux: Vec::new(),
-            next: 0,
-            dark: Vec::new(),
-            prefers: Version::V3,
+            lit: Shelf::new(Shade::Lit),
+            dark: Shelf::new(Shade::Dark),
             waiters: VecDeque::new(),
             open: 0,
             gone_at: Some(now),
+            dark_at: None,
             instances: HashMap::new(),
+        }
+    }
+
+    fn shelf(&mut self, shade: Shade) -> &mut Shelf {
+        match shade {
+            Shade::Lit => &mut self.lit,
+            Shade::Dark => &mut self.dark,
         }
     }
 
     /// Whether requests for it wait rather than go elsewhere: it has tunnels, or lost the last one just now.
     pub(super) fn is_alive(&self, now: Instant, within: Duration) -> bool {
-        self.open > 0 || self.gone_at.is_some_and(|gone| now.saturating_duration_since(gone) < within)
+        self.open > 0 || is_lately(self.gone_at, now, within)
+    }
+
+    /// The same of requests that use what is dark.
+    pub(super) fn is_alive_dark(&self, now: Instant, within: Duration) -> bool {
+        self.dark.counts() != (0, 0) || is_lately(self.dark_at, now, within)
     }
 
     /// Whether anybody may still think of it.
@@ -74,7 +80,6 @@ impl Pool {
     /// A tunnel is over; true when it was its connector's last here.
     pub(super) fn left(&mut self, tunnel: &Arc<Tunnel>, now: Instant) -> bool {
         self.withdraw(tunnel, Standing::Gone);
-        self.dark.retain(|other| !Arc::ptr_eq(other, tunnel));
         self.open = self.open.saturating_sub(1);
         self.gone_at = Some(now);
         let Some(count) = self.instances.get_mut(&tunnel.origin.instance) else { return false };
@@ -90,40 +95,28 @@ impl Pool {
     pub(super) fn withdraw(&mut self, tunnel: &Arc<Tunnel>, standing: Standing) {
         let was = tunnel.standing();
         tunnel.set_standing(standing);
-        match tunnel.origin.version {
-            _ if was != Standing::Pooled => {}
-            // It stays in the queue until somebody meets it there.
-            Version::V1 => self.idle_count -= 1,
-            Version::V3 => self.mux.retain(|other| !Arc::ptr_eq(other, tunnel)),
-        }
-        if self.idle.len() > 2 * self.idle_count + 16 {
-            self.idle.retain(|tunnel| tunnel.standing() == Standing::Pooled);
+        match was {
+            Standing::Pooled => self.lit.forget(tunnel),
+            Standing::Dark => self.dark.forget(tunnel),
+            Standing::Out | Standing::Gone => {}
         }
     }
 
-    /// It can be taken: who waits gets it first.
-    pub(super) fn offer(&mut self, tunnels: &Arc<Tunnels>, tunnel: &Arc<Tunnel>) {
-        tunnel.set_standing(Standing::Pooled);
-        match tunnel.origin.version {
-            Version::V3 => self.mux.push(Arc::clone(tunnel)),
-            Version::V1 => {
-                self.idle.push_back(Arc::clone(tunnel));
-                self.idle_count += 1;
-            }
-        }
-        self.serve(tunnels);
+    /// It can be taken.
+    pub(super) fn offer(&mut self, tunnel: &Arc<Tunnel>, shade: Shade) {
+        self.shelf(shade).push_back(tunnel);
     }
 
-    /// Gives tunnels to who waits, in order, while there are some.
-    pub(super) fn serve(&mut self, tunnels: &Arc<Tunnels>) {
+    /// Gives tunnels to who waits, in order, while there are some where requests look.
+    pub(super) fn serve(&mut self, tunnels: &Arc<Tunnels>, darkness: &Darkness) {
         self.forget_gone();
         while !self.waiters.is_empty() {
-            let Some(slot) = self.take(tunnels) else { return };
+            let Some(slot) = self.take(tunnels, darkness.used()) else { return };
             if let Some(mut unused) = self.hand_out(slot)
                 && let Some(tunnel) = unused.tunnel.take()
             {
                 // Not by drop: that would want the lock that is held.
-                self.put_back(&tunnel);
+                self.put_back(&tunnel, darkness.shade_of(&tunnel));
             }
         }
     }
@@ -163,65 +156,48 @@ impl Pool {
         Some(receiver)
     }
 
-    /// A tunnel that has room: of both versions by turns.
-    pub(super) fn take(&mut self, tunnels: &Arc<Tunnels>) -> Option<Slot> {
-        let (taken, other) = match self.prefers {
-            Version::V3 => (self.take_mux().or_else(|| self.take_idle()), Version::V1),
-            Version::V1 => (self.take_idle().or_else(|| self.take_mux()), Version::V3),
-        };
-        let tunnel = taken?;
-        self.prefers = other;
+    /// A tunnel that has room.
+    pub(super) fn take(&mut self, tunnels: &Arc<Tunnels>, shade: Shade) -> Option<Slot> {
+        let tunnel = self.shelf(shade).take()?;
         tunnel.in_flight.fetch_add(1, Ordering::Relaxed);
         Some(Slot { tunnels: Arc::clone(tunnels), tunnel: Some(tunnel) })
     }
 
-    fn take_idle(&mut self) -> Option<Arc<Tunnel>> {
-        loop {
-            let tunnel = self.idle.pop_front()?;
-            if tunnel.standing() == Standing::Pooled {
-                tunnel.set_standing(Standing::Out);
-                self.idle_count -= 1;
-                return Some(tunnel);
-            }
-        }
-    }
-
-    fn take_mux(&mut self) -> Option<Arc<Tunnel>> {
-        for _ in 0..self.mux.len() {
-            self.next = (self.next + 1) % self.mux.len();
-            let tunnel = &self.mux[self.next];
-            if tunnel.in_flight() < tunnel.origin.streams {
-                return Some(Arc::clone(tunnel));
-            }
-        }
-        None
+    /// A dark one was taken.
+    pub(super) fn note_dark(&mut self, now: Instant) {
+        self.dark_at = Some(now);
     }
 
     /// It was not used.
-    pub(super) fn put_back(&mut self, tunnel: &Arc<Tunnel>) {
+    pub(super) fn put_back(&mut self, tunnel: &Arc<Tunnel>, shade: Shade) {
         tunnel.in_flight.fetch_sub(1, Ordering::Relaxed);
         if tunnel.origin.version == Version::V1 && tunnel.standing() == Standing::Out {
-            tunnel.set_standing(Standing::Pooled);
-            self.idle.push_front(Arc::clone(tunnel));
-            self.idle_count += 1;
+            self.shelf(shade).push_front(tunnel);
         }
     }
 
     /// All that are registered and not in use as a 1.0 one is: what is shown.
     pub(super) fn shown(&self) -> impl Iterator<Item = &Arc<Tunnel>> {
-        let idle = self.idle.iter().filter(|tunnel| tunnel.standing() == Standing::Pooled);
-        idle.chain(&self.mux).chain(&self.dark)
+        self.lit.all().chain(self.dark.all())
     }
 
     /// Idle tunnels of 1.0, and those of 3.0.
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.idle_count, self.mux.len())
+        self.lit.counts()
+    }
+
+    /// Those of both that are dark.
+    pub(super) fn dark(&self) -> usize {
+        let (idle, multiplexed) = self.dark.counts();
+        idle + multiplexed
     }
 
     /// All that can be taken, taken out.
     pub(super) fn take_all(&mut self) -> Vec<Arc<Tunnel>> {
-        self.idle_count = 0;
-        let idle = self.idle.drain(..).filter(|tunnel| tunnel.standing() == Standing::Pooled);
-        idle.chain(self.mux.drain(..)).chain(self.dark.drain(..)).collect()
+        self.lit.drain().chain(self.dark.drain()).collect()
     }
+}
+
+fn is_lately(moment: Option<Instant>, now: Instant, within: Duration) -> bool {
+    moment.is_some_and(|moment| now.saturating_duration_since(moment) < within)
 }

@@ -14,9 +14,11 @@ use sluice_tunnel::registration::{Unregistered, Version};
 use tokio::sync::oneshot;
 
 use super::config::Policy;
+use super::darkness::{Darkness, Shade};
 use super::line::Order;
 use super::mailbox::mailbox;
 use super::pool::Pool;
+use super::watch::Watching;
 use super::{End, Entered, Origin, Refused, Slot, Standing, Tunnel, Unknown, Wanted};
 use crate::observe::diagnostic::Diagnostics;
 
@@ -37,7 +39,8 @@ pub enum Missing {
 /// All tunnels of the process.
 pub struct Tunnels {
     state: Mutex<State>,
-    diagnostics: Diagnostics,
+    pub(super) diagnostics: Diagnostics,
+    pub(super) watching: Watching,
     numbers: AtomicU64,
     pub(super) accepted: AtomicU64,
     pub(super) refused: Vec<AtomicU64>,
@@ -54,6 +57,7 @@ struct State {
     routes: usize,
     addresses: HashMap<IpAddr, usize>,
     policy: Policy,
+    darkness: Darkness,
     is_draining: bool,
     lines: u32,
     lines_since: Option<Instant>,
@@ -66,6 +70,7 @@ impl Tunnels {
         Arc::new(Tunnels {
             state: Mutex::default(),
             diagnostics: diagnostics.clone(),
+            watching: Watching::default(),
             numbers: AtomicU64::new(1),
             accepted: AtomicU64::new(0),
             refused: counters(Refused::ALL.len()),
@@ -81,13 +86,36 @@ impl Tunnels {
 
     /// Takes over what a document says.
     pub fn set_policy(self: &Arc<Self>, policy: Policy) {
+        self.set_trace(policy.trace);
+        self.change_darkness(|state| {
+            state.darkness.write(policy.dark_addresses.clone(), policy.dark_routes.clone());
+            state.policy = policy;
+        });
+    }
+
+    /// Changes what is dark, or the rest of what is set: every tunnel goes where it stands from now on.
+    fn change_darkness<T>(self: &Arc<Self>, change: impl FnOnce(&mut State) -> T) -> T {
         let state = &mut *self.lock();
-        state.policy = policy;
-        for pool in state.domains.values_mut().flat_map(HashMap::values_mut) {
-            for tunnel in pool.take_all() {
-                place(self, &state.policy, pool, &tunnel);
+        let changed = change(state);
+        if !state.is_draining {
+            for pool in state.domains.values_mut().flat_map(HashMap::values_mut) {
+                for tunnel in pool.take_all() {
+                    pool.offer(&tunnel, state.darkness.shade_of(&tunnel));
+                }
+                pool.serve(self, &state.darkness);
             }
         }
+        changed
+    }
+
+    /// Changes what is dark.
+    pub(super) fn with_darkness<T>(self: &Arc<Self>, change: impl FnOnce(&mut Darkness) -> T) -> T {
+        self.change_darkness(|state| change(&mut state.darkness))
+    }
+
+    /// Asks what is dark.
+    pub(super) fn ask_darkness<T>(&self, ask: impl FnOnce(&Darkness) -> T) -> T {
+        ask(&self.lock().darkness)
     }
 
     /// Enters a tunnel whose registration was found in order; from now on it can be taken.
@@ -131,9 +159,12 @@ impl Tunnels {
         });
         let is_first = pool.entered(&tunnel);
         *state.addresses.entry(address).or_default() += 1;
-        let policy = state.policy.clone();
-        let pool = state.pool(&tunnel.origin.domain, &tunnel.origin.route, now);
-        place(self, &policy, pool, &tunnel);
+        if let Some(pool) = state.domains.get_mut(&*tunnel.origin.domain)
+            && let Some(pool) = pool.get_mut(&*tunnel.origin.route)
+        {
+            pool.offer(&tunnel, state.darkness.shade_of(&tunnel));
+            pool.serve(self, &state.darkness);
+        }
         if is_first && state.may_say(now) {
             self.say("a connector has registered", &tunnel, None);
         }
@@ -225,9 +256,12 @@ impl Tunnels {
         let state = &mut *self.lock();
         if state.is_draining {
             tunnel.tell(Order::Drain);
-        } else if let Some(pool) = state.known(&tunnel.origin.domain, &tunnel.origin.route) {
-            pool.put_back(tunnel);
-            pool.serve(self);
+        } else {
+            let (domains, darkness) = (&mut state.domains, &state.darkness);
+            if let Some(pool) = known(domains, &tunnel.origin.domain, &tunnel.origin.route) {
+                pool.put_back(tunnel, darkness.shade_of(tunnel));
+                pool.serve(self, darkness);
+            }
         }
     }
 
@@ -235,9 +269,9 @@ impl Tunnels {
     pub(super) fn released(self: &Arc<Self>, tunnel: &Arc<Tunnel>) {
         tunnel.in_flight.fetch_sub(1, Ordering::Relaxed);
         if tunnel.origin.version == Version::V3 && tunnel.place.waiting.load(Ordering::Relaxed) > 0 {
-            let state = &mut *self.lock();
-            if let Some(pool) = state.known(&tunnel.origin.domain, &tunnel.origin.route) {
-                pool.serve(self);
+            let State { domains, darkness, .. } = &mut *self.lock();
+            if let Some(pool) = known(domains, &tunnel.origin.domain, &tunnel.origin.route) {
+                pool.serve(self, darkness);
             }
         }
     }
@@ -253,7 +287,6 @@ impl Tunnels {
             count += tunnels.len();
             for tunnel in tunnels {
                 pool.withdraw(&tunnel, Standing::Out);
-                pool.dark.retain(|other| !Arc::ptr_eq(other, &tunnel));
                 tunnel.tell(Order::Retire);
             }
         }
@@ -287,26 +320,15 @@ impl Tunnels {
         places.sort_unstable_by_key(|(domain, route, _)| (*route, *domain));
         places.into_iter().for_each(|(domain, route, pool)| work(domain, route, pool));
     }
-
-    pub(super) fn is_dark(&self, tunnel: &Tunnel) -> bool {
-        self.lock().policy.is_dark(tunnel.origin.peer.ip(), &tunnel.origin.route)
-    }
 }
 
-/// Where requests find it, or where they do not.
-fn place(tunnels: &Arc<Tunnels>, policy: &Policy, pool: &mut Pool, tunnel: &Arc<Tunnel>) {
-    match policy.is_dark(tunnel.origin.peer.ip(), &tunnel.origin.route) {
-        true => {
-            tunnel.set_standing(Standing::Out);
-            pool.dark.push(Arc::clone(tunnel));
-        }
-        false => pool.offer(tunnels, tunnel),
-    }
+fn known<'a>(domains: &'a mut HashMap<Box<str>, Routes>, domain: &str, route: &str) -> Option<&'a mut Pool> {
+    domains.get_mut(domain)?.get_mut(route)
 }
 
 impl State {
     fn known(&mut self, domain: &str, route: &str) -> Option<&mut Pool> {
-        self.domains.get_mut(domain)?.get_mut(route)
+        known(&mut self.domains, domain, route)
     }
 
     fn pool(&mut self, domain: &str, route: &str, now: Instant) -> &mut Pool {
@@ -345,12 +367,21 @@ impl State {
     ) -> Result<Slot, (Missing, usize)> {
         let keep = self.policy.keep;
         let mut known = None;
+        let shade = self.darkness.used();
         for (index, (domain, route)) in wanted.places.iter().enumerate() {
+            let is_named_dark = shade == Shade::Dark && self.darkness.has_route(route);
             let Some(pool) = self.known(domain, route) else { continue };
-            if let Some(slot) = pool.take(tunnels) {
+            if let Some(slot) = pool.take(tunnels, shade) {
+                if shade == Shade::Dark {
+                    pool.note_dark(now);
+                }
                 return Ok(slot);
             }
-            if pool.is_alive(now, wanted.wait) {
+            let is_alive = match shade {
+                Shade::Dark if !is_named_dark => pool.is_alive_dark(now, wanted.wait),
+                Shade::Lit | Shade::Dark => pool.is_alive(now, wanted.wait),
+            };
+            if is_alive {
                 // Not to a place that serves less specific requests: bursts would leak there.
                 return Err((Missing::Busy, index));
             }

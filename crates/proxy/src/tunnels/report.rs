@@ -1,6 +1,6 @@
 //! What there is, told: the originals' JSON shapes, our own status, and metrics.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value, json};
@@ -32,18 +32,16 @@ impl Tunnels {
         out
     }
 
-    /// `{"<route>": {"<ip>": {}}, "default": {}}`: `GET /api/registrations`.
+    /// `{"<route>": {"<ip>": {}}, "default": {}}`: `GET /api/registrations`. An address that is dark says so.
     pub fn registrations(&self) -> Value {
-        let mut routes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        routes.insert("default".to_owned(), BTreeSet::new());
+        let mut routes: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+        routes.insert("default".to_owned(), Map::new());
         for Shown { route, tunnel, .. } in self.shown() {
             let name = if route.is_empty() { "default".to_owned() } else { route };
-            routes.entry(name).or_default().insert(tunnel.origin.peer.ip().to_string());
+            let told = if tunnel.is_dark() { json!({ "darkMode": true }) } else { json!({}) };
+            routes.entry(name).or_default().insert(tunnel.origin.peer.ip().to_string(), told);
         }
-        let empty = |addresses: BTreeSet<String>| -> Value {
-            Value::Object(addresses.into_iter().map(|address| (address, json!({}))).collect())
-        };
-        Value::Object(routes.into_iter().map(|(route, addresses)| (route, empty(addresses))).collect())
+        Value::Object(routes.into_iter().map(|(route, addresses)| (route, addresses.into())).collect())
     }
 
     /// `{"services": {...}}`: `GET /health/connectors`.
@@ -76,7 +74,7 @@ impl Tunnels {
                     "ip": first.origin.peer.ip().to_string(),
                     "componentName": &*first.origin.component,
                     "connectionCount": tunnels.len(),
-                    "darkMode": self.is_dark(first),
+                    "darkMode": first.is_dark(),
                     "connections": tunnels.iter().map(connection).collect::<Vec<_>>(),
                 }))
             })
@@ -94,15 +92,20 @@ impl Tunnels {
             let name = if route.is_empty() { "default".to_owned() } else { route };
             *map.entry(name).or_default().entry(tunnel.origin.peer.ip().to_string()).or_default() += 1;
         }
+        // Which, is told to those who prove who they are.
+        let (is_on, is_gray) = self.dark_mode();
         json!({
             "component": "sluice",
             "description": "Open tunnels of this gateway",
             "version": env!("CARGO_PKG_VERSION"),
+            "service": "/health/connectors",
+            "git-url": env!("CARGO_PKG_REPOSITORY"),
             "isAvailable": true,
             "dependencies": [{ "router": {
-                "CrankerProtocol": ["1.0", "3.0"],
+                "CrankerProtocol": "1.0, 3.0",
                 "activeConnections": count,
                 "services": "/health/connectors",
+                "darkMode": { "isOn": is_on, "grayTestToggle": is_gray },
                 "isAvailable": true,
                 "Services Register Map": map,
             }}],
@@ -120,7 +123,7 @@ impl Tunnels {
                 "open": pool.open,
                 "idle": idle,
                 "multiplexed": multiplexed,
-                "dark": pool.dark.len(),
+                "dark": pool.dark(),
                 "waiting": pool.shared.waiting.load(Ordering::Relaxed),
             }));
         });

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sluice_tunnel::registration::{Extensions, Version};
 
 use super::config::{Config, Policy};
+use super::darkness::Subject;
 use super::line::Order;
 use super::{Entered, Missing, Origin, Refused, Slot, Tunnels, Unknown, Wanted};
 use crate::observe::diagnostic::Diagnostics;
@@ -200,6 +201,37 @@ fn what_is_dark_stays_registered_and_is_lit_by_the_next_policy() {
     let dark: Config = toml_edit::de::from_str("dark_routes = [\"/a/\"]").unwrap();
     scene.tunnels.set_policy(dark.policy());
     assert_eq!(scene.take(&["a"]).err(), Some(Missing::Busy));
+}
+
+#[test]
+fn gray_uses_dark_tunnels_alone_and_wakes_who_waits() {
+    let scene = scene("");
+    let _lit = scene.enter(Version::V3, "a").unwrap();
+    let dark = scene.enter(Version::V1, "b").unwrap();
+    scene.tunnels.darken(Subject::Route("b".into()), "test").unwrap();
+    assert_eq!(scene.take(&["b"]).err(), Some(Missing::Busy));
+    let mut waiting = scene.tunnels.wait(&wanted(&["b"]), scene.now).unwrap().unwrap_err();
+    scene.tunnels.set_gray(true, "test").unwrap();
+    let slot = waiting.try_recv().unwrap();
+    assert_eq!(number(&slot), dark.tunnel.number);
+    assert_eq!(scene.take(&["a"]).err(), Some(Missing::Busy), "it is lit");
+    // In use, it still keeps requests from the catch-all; given back, it is where it was.
+    let _all = scene.enter(Version::V1, "").unwrap();
+    assert_eq!(scene.take(&["b", ""]).err(), Some(Missing::Busy));
+    drop(slot);
+    assert_eq!(number(&scene.take(&["b"]).unwrap()), dark.tunnel.number);
+}
+
+#[test]
+fn a_tunnel_that_went_dark_while_it_was_taken_does_not_come_back_lit() {
+    let scene = scene("");
+    let _entered = scene.enter(Version::V1, "a").unwrap();
+    let slot = scene.take(&["a"]).unwrap();
+    scene.tunnels.darken(Subject::Address("192.0.2.7".parse().unwrap()), "test").unwrap();
+    drop(slot);
+    assert_eq!(scene.take(&["a"]).err(), Some(Missing::Busy));
+    scene.tunnels.lighten(&Subject::Address("192.0.2.7".parse().unwrap()), "test").unwrap();
+    assert!(scene.take(&["a"]).is_ok());
 }
 
 #[test]

@@ -103,6 +103,8 @@ async fn exchange(
         deadline.set(started, limit);
         Rc::new(deadline)
     });
+    let lost = |failure| Lost { failure, sent: Sent::Nothing, scope: Scope::Exchange };
+    endpoint.turn(&local.shared.policy, scene.world).await.map_err(lost)?;
     let mut pooled = reach.pooled(started, Care::Usual);
     loop {
         let was_pooled = pooled.is_some();
@@ -110,7 +112,7 @@ async fn exchange(
             Some(way) => way,
             None => {
                 let reached = Box::pin(reach.connect(Care::Usual)).await;
-                reached.map_err(|failure| Lost { failure, sent: Sent::Nothing, scope: Scope::Exchange })?.0
+                reached.map_err(lost)?.0
             }
         };
         let terms = Terms {

@@ -340,6 +340,9 @@ impl Config {
         });
         self.check_header(protocol, at, problems);
         self.check_times(at, problems);
+        if self.pool.burst.is_some() && self.pool.max_rate.is_none() {
+            problems.add(&at.key("pool").key("burst"), "of which rate?").hint("max_rate = \"100/s\"");
+        }
         Some(Policy {
             endpoints: endpoints?,
             discovery: discovered.map(|discovered| discovered.wanted),

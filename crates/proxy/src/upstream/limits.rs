@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sluice_traffic::limit::bucket::{Bucket, Queue};
 use sluice_traffic::retry::BudgetPolicy;
 
 use crate::gate::Patience;
-use crate::value::{Period, Ratio};
+use crate::limit::rate;
+use crate::value::{Period, Rate, Ratio};
 
 /// Connections to an upstream's endpoints.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
@@ -26,6 +28,13 @@ pub struct PoolConfig {
     /// full. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_requests: Option<NonZeroU32>,
+    /// How fast requests (on TCP routes: connections) go to each endpoint, of all workers together: "100/s". Others
+    /// are preferred to one that has had its share. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_rate: Option<Rate>,
+    /// How many of them may come at once. Default: those of one second, at least 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<NonZeroU32>,
     /// Requests that may wait at an endpoint at a limit. Default 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<u32>,
@@ -101,6 +110,8 @@ pub struct PoolPolicy {
     pub max_connections: Option<usize>,
     /// Requests at once for each endpoint.
     pub max_requests: Option<u32>,
+    /// How fast requests go to each endpoint.
+    pub rate: Option<Bucket>,
     /// Waiting requests for each endpoint.
     pub queue: usize,
     /// How long they wait.
@@ -135,12 +146,18 @@ impl BudgetConfig {
 
 impl PoolConfig {
     pub(super) fn policy(self) -> PoolPolicy {
+        let (places, wait) = (self.queue.map_or(100, u64::from), or(self.queue_timeout, 1_000));
+        let rate = self.max_rate.map(|rate| {
+            let burst = self.burst.map_or_else(|| rate::burst(rate), |burst| u64::from(burst.get()));
+            Bucket::new(u64::from(rate.count), rate.period.0, burst).with_queue(Queue { places, wait })
+        });
         PoolPolicy {
             max_idle: self.max_idle.map_or(1024, usize::from),
             max_connections: self.max_connections.map(|count| usize::from(count.get())),
             max_requests: self.max_requests.map(NonZeroU32::get),
+            rate,
             queue: self.queue.map_or(100, |count| count as usize),
-            queue_timeout: or(self.queue_timeout, 1_000),
+            queue_timeout: wait,
             idle_timeout: or(self.idle_timeout, 60_000),
             max_age: self.max_age.map(|period| period.0),
         }

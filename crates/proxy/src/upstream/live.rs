@@ -27,6 +27,8 @@ pub struct Live {
     up_since: AtomicU64,
     /// Requests that wait for one of its connections.
     pub waiting: AtomicUsize,
+    /// When it has had its share of requests, for the bucket that limits how fast they come.
+    pub turn: AtomicU64,
     /// Its breaker.
     pub breaker: Breaker,
     /// Its passive ejection.
@@ -42,6 +44,7 @@ impl Default for Live {
             health: AtomicU8::new(Health::Unknown as u8),
             up_since: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
+            turn: AtomicU64::new(0),
             breaker: Breaker::default(),
             ejection: Ejection::default(),
             latency: PeakEwma::new(LATENCY_MEMORY),

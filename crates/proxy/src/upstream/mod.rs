@@ -24,9 +24,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use sluice_traffic::Moment;
 use sluice_traffic::balance::{Balancer, Member};
 use sluice_traffic::breaker::Change;
 use sluice_traffic::ejection::Group;
+use sluice_traffic::limit::Permit;
 use sluice_traffic::retry::Budget;
 use tokio::sync::Semaphore;
 
@@ -37,10 +39,12 @@ use live::Live;
 
 use crate::address::Address;
 use crate::circuit::Circuit;
+use crate::failure::Failure;
 use crate::gates::Limited;
 use crate::observe::metrics::{EndpointCells, Registry, UpstreamCells};
 use crate::tls;
 use crate::tunnels::Tunnels;
+use crate::world::World;
 
 /// A group of interchangeable endpoints, as it runs in one snapshot.
 pub struct Upstream {
@@ -190,9 +194,25 @@ impl Endpoint {
         }
     }
 
-    /// Whether it may run another request.
-    pub fn has_room(&self) -> bool {
+    /// Whether another request may go to it now.
+    pub fn has_room(&self, policy: &Policy, now: Moment) -> bool {
         self.gate.as_ref().is_none_or(Limited::has_room)
+            && policy.pool.rate.is_none_or(|bucket| bucket.has_permit(&self.live.turn, now))
+    }
+
+    /// Lets one go to it when that is not too fast, maybe after a wait. Dropping it while it waits gives up its
+    /// turn.
+    ///
+    /// # Errors
+    /// [`Failure::Overloaded`]: too many wait, or it would have to wait for too long.
+    pub async fn turn(&self, policy: &Policy, world: &World) -> Result<(), Failure> {
+        let Some(bucket) = policy.pool.rate else { return Ok(()) };
+        match bucket.decide_on(&self.live.turn, world.clock.moment(world.clock.now())).permit {
+            Permit::Now => {}
+            Permit::After(wait) => Box::pin(tokio::time::sleep(wait)).await,
+            Permit::Refused(_) => return Err(Failure::Overloaded),
+        }
+        Ok(())
     }
 
     fn member(&self) -> Member<'_> {

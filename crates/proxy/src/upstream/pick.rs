@@ -15,6 +15,7 @@ use super::affinity::{By, OnUnavailable};
 use super::config::{EndpointState, HashSource};
 use super::live::Health;
 use super::{Endpoint, Local, Upstream};
+use crate::circuit::retry_after;
 use crate::facts::{self, Facts};
 use crate::failure::Failure;
 use crate::world::World;
@@ -72,6 +73,10 @@ enum Crowd {
 }
 
 impl Upstream {
+    fn has_room(&self, index: usize, now: Moment) -> bool {
+        self.endpoints[index].has_room(&self.policy, now)
+    }
+
     /// Where an endpoint stands.
     pub fn standing(&self, index: usize, now: Moment) -> Standing {
         let Endpoint { policy, live, .. } = &self.endpoints[index];
@@ -103,7 +108,7 @@ impl View for Members<'_> {
     }
 
     fn available(&self, index: usize) -> bool {
-        self.may_take(index) && (self.crowd == Crowd::Joined || self.upstream.endpoints[index].has_room())
+        self.may_take(index) && (self.crowd == Crowd::Joined || self.upstream.has_room(index, self.now))
     }
 
     fn weight(&self, index: usize) -> f64 {
@@ -196,8 +201,8 @@ impl Local {
         let threshold = upstream.policy.panic_threshold;
         let candidates = selection::candidates(upstream.endpoints.len(), standing, tried, threshold);
         let mut members = Members { upstream, tried, now, candidates, crowd: Crowd::Joined };
-        let limited = upstream.policy.pool.max_requests.is_some();
-        if limited && (0..members.len()).any(|at| members.may_take(at) && upstream.endpoints[at].has_room()) {
+        let limited = upstream.policy.pool.max_requests.is_some() || upstream.policy.pool.rate.is_some();
+        if limited && (0..members.len()).any(|at| members.may_take(at) && upstream.has_room(at, now)) {
             members.crowd = Crowd::Avoided;
         }
         members
@@ -232,6 +237,12 @@ impl Local {
             HashSource::Query(name) => facts::query(facts.head, name).map(str::as_bytes),
         };
         value.map_or_else(|| balance::hash(&address_key(facts)), balance::hash)
+    }
+
+    /// In how many seconds the first of its endpoints' breakers lets a request pass again; 0: not known.
+    pub fn retry_after(&self, now: Moment) -> u16 {
+        let untils = self.shared.endpoints.iter().filter_map(|endpoint| endpoint.live.breaker.open_until());
+        retry_after(untils.min(), now)
     }
 
     /// Why there is nobody to choose.

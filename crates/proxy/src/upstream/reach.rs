@@ -17,6 +17,7 @@ use super::{Events, Local};
 use crate::facts::Scheme;
 use crate::failure::Failure;
 use crate::stream::{Care, Stream};
+use crate::tunnels::watch::Watch;
 use crate::tunnels::{self, Missing, Tunnels, Wanted};
 use crate::world::World;
 
@@ -26,8 +27,8 @@ pub enum Way {
     Http1(Box<Connection>),
     /// A place on one.
     Http2(Slot),
-    /// A place in a tunnel.
-    Tunnel(tunnels::Slot),
+    /// A place in a tunnel, and who watches.
+    Tunnel(tunnels::Slot, Option<Rc<Watch>>),
 }
 
 /// Who wants to reach an endpoint.
@@ -56,7 +57,7 @@ impl Reach<'_> {
 
     fn look(&self, now: Instant, care: Care) -> Option<Way> {
         if let (Some(tunnels), Some(wanted)) = self.tunnels() {
-            return tunnels.take(wanted, now).ok().map(Way::Tunnel);
+            return tunnels.take(wanted, now).ok().map(|slot| Way::Tunnel(slot, None));
         }
         let pool = self.pool();
         let http1 = || pool.take(now, care).map(Way::Http1);
@@ -105,7 +106,7 @@ impl Reach<'_> {
                 }
             }
         };
-        Ok((Way::Tunnel(slot), Origin::Reused))
+        Ok((Way::Tunnel(slot, None), Origin::Reused))
     }
 
     fn pool(&self) -> &Rc<Pool> {

@@ -1,6 +1,8 @@
 //! Connections of a connector, with our TLS where an address says so.
 
+use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use sluice_proxy::tls::{Client, Offer};
@@ -8,9 +10,10 @@ use sluice_tunnel::connector::{Address, Dial, LocalFuture, Security, Stream, Tcp
 use tokio_rustls::TlsConnector;
 
 /// Dials in plain, and with TLS when there is a client of it.
+/// Clones are one dialler.
 #[derive(Clone)]
 pub(super) struct Dialler {
-    tls: Option<Arc<Client>>,
+    tls: Rc<RefCell<Option<Arc<Client>>>>,
 }
 
 /// A connection, and what TLS agreed on (ALPN).
@@ -22,12 +25,17 @@ pub(super) struct Reached {
 
 impl Dialler {
     pub(super) fn new(tls: Option<Arc<Client>>) -> Dialler {
-        Dialler { tls }
+        Dialler { tls: Rc::new(RefCell::new(tls)) }
+    }
+
+    /// Connections to come are made with this client of TLS.
+    pub(super) fn renew(&self, tls: Option<Arc<Client>>) {
+        self.tls.replace(tls);
     }
 
     /// Connects, and offers these protocols where TLS is spoken.
     pub(super) fn reach(&self, to: &Address, offer: Offer) -> LocalFuture<io::Result<Reached>> {
-        let tls = self.tls.clone().filter(|_| to.security == Security::Tls);
+        let tls = self.tls.borrow().clone().filter(|_| to.security == Security::Tls);
         let Some(tls) = tls else {
             // Without a client of TLS it says so itself.
             let plain = Tcp.dial(to);

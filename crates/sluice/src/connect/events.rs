@@ -123,7 +123,7 @@ impl Hooks for Told {
 
     fn event(&self, event: &Event<'_>) {
         match event {
-            Event::RoutersChanged { added, removed } => {
+            Event::RoutersChanged { added, removed, .. } => {
                 for router in *added {
                     self.diagnostics.info("gateway added", &[("service", &self.service), ("router", router)]);
                 }
@@ -148,7 +148,7 @@ impl Hooks for Told {
                     [("service", &self.service), ("router", router), ("error", error)];
                 self.diagnostics.warn("deregistration failed", &fields);
             }
-            Event::TargetFailed(failed) => self.target_failed(*failed),
+            Event::TargetFailed { failed, .. } => self.target_failed(*failed),
             Event::Cancelled(why) => {
                 count(&self.counts.cancelled);
                 self.diagnostics

@@ -3,7 +3,7 @@
 //!
 //! Promise: a slow or greedy client costs a bounded amount of memory for a bounded time, and never delays a tunnel.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use super::published::is_open;
 use super::target::Counts;
 
 /// Clients at a time.
@@ -39,14 +40,16 @@ pub(super) struct Shown {
 }
 
 /// All that is shown.
+#[derive(Default)]
 pub(super) struct Health {
-    services: Vec<Shown>,
+    services: RefCell<Vec<Shown>>,
     is_draining: Cell<bool>,
 }
 
 impl Health {
-    pub(super) fn new(services: Vec<Shown>) -> Health {
-        Health { services, is_draining: Cell::new(false) }
+    /// From now on these are shown.
+    pub(super) fn show(&self, services: Vec<Shown>) {
+        self.services.replace(services);
     }
 
     /// From now on the connector is ending.
@@ -54,16 +57,12 @@ impl Health {
         self.is_draining.set(true);
     }
 
-    /// Of all connectors.
-    pub(super) fn handles(&self) -> Vec<Handle> {
-        self.services.iter().map(|service| service.handle.clone()).collect()
-    }
-
     /// What is shown, and whether all is well.
     fn look(&self) -> (bool, Value) {
         let mut is_published = true;
         let services: serde_json::Map<String, Value> = self
             .services
+            .borrow()
             .iter()
             .map(|service| {
                 let routers = service.handle.routers();
@@ -79,10 +78,6 @@ impl Health {
         let shown = json!({ "status": status, "version": env!("CARGO_PKG_VERSION"), "services": services });
         (status == "up", shown)
     }
-}
-
-fn is_open(router: &Report) -> bool {
-    router.idle + router.busy > 0
 }
 
 impl Shown {

@@ -1,65 +1,47 @@
 //! `sluice connect`: publishes services through gateways, by tunnels that are opened from here.
 //!
-//! A command line becomes a document (`document`), a document becomes a plan (`plan`, with `secure` for TLS), and
-//! each service of the plan is one connector of the library (`sluice-tunnel`) with our dialler (`dial`), a target
+//! A command line becomes a document (`document`), a document becomes a plan (`plan`, with `secure` for TLS), a plan is
+//! taken by what is `published`, and each service of the plan is one connector of the library (`sluice-tunnel`) with our dialler (`dial`), a target
 //! in HTTP/1.1 or HTTP/2 that is counted (`target`) and hooks that tell the operator (`events`). `health` shows all of them.
 //!
-//! Promise: a wrong document starts nothing; on TERM or INT no request that is running is lost before the deadline.
+//! Promise: a wrong document starts nothing, and on HUP changes nothing; on TERM or INT no request that is running is lost before the deadline.
 
 mod dial;
 mod document;
 mod events;
 mod health;
 mod plan;
+mod published;
 mod secure;
 mod target;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use sluice_proxy::config::{self, Format, Loaded, Source, SystemEnvironment};
 use sluice_proxy::observe::diagnostic::{Diagnostics, Layout, Level};
-use sluice_proxy::world::{Clock, World};
-use sluice_tunnel::connector::{Connector, Fixed, Handle, LookedUp, Parts, Routers, Stopped};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::LocalSet;
 
 use crate::cli::{ConnectArgs, Exit, LogFormat, complain, say};
 use crate::documents::{self, Unusable};
 use crate::run::wall;
-use dial::Dialler;
 use document::Document;
 pub(crate) use document::{TargetProtocol, TunnelVersion};
-use events::Told;
-use health::{Health, Shown};
-use plan::{Plan, Service};
-use target::Counts;
+use health::Health;
+use plan::Plan;
+use published::{Change, Published};
 
 /// What the operator started.
 pub(crate) fn connect(args: &ConnectArgs) -> Exit {
-    let loaded = match load(args) {
-        Ok(loaded) => loaded,
-        Err(unusable) => return unusable.complain(),
-    };
-    let problems = |problems| Unusable::Problems(Box::new(loaded.report(&problems)));
-    let plan = match Plan::check(&loaded.document) {
-        Ok(plan) => plan,
-        Err(found) => return problems(found).complain(),
-    };
     if args.print {
-        return match loaded.show(Format::Toml) {
-            Ok(text) => say(text.trim_end()),
-            Err(error) => {
-                complain(&format!("error: {error}"));
-                Exit::Failure
-            }
-        };
+        return print(args);
     }
-    let now = wall().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let plan = match plan.read_files(now.as_secs().try_into().unwrap_or(i64::MAX)) {
+    let plan = match plan(args) {
         Ok(plan) => plan,
-        Err(found) => return problems(found).complain(),
+        Err(unusable) => return unusable.complain(),
     };
     let layout = match args.log_format {
         LogFormat::Text => Layout::Text,
@@ -73,11 +55,38 @@ pub(crate) fn connect(args: &ConnectArgs) -> Exit {
             return Exit::Failure;
         }
     };
-    let exit =
-        runtime.block_on(LocalSet::new().run_until(live(plan, Diagnostics::stderr(layout, least, wall))));
+    let diagnostics = Diagnostics::stderr(layout, least, wall);
+    let exit = runtime.block_on(LocalSet::new().run_until(live(args, plan, diagnostics)));
     // A name may be looked up just now; nobody waits for it any more.
     runtime.shutdown_timeout(Duration::from_millis(100));
     exit
+}
+
+/// Shows the document.
+fn print(args: &ConnectArgs) -> Exit {
+    let loaded = match load(args) {
+        Ok(loaded) => loaded,
+        Err(unusable) => return unusable.complain(),
+    };
+    if let Err(found) = Plan::check(&loaded.document) {
+        return Unusable::Problems(Box::new(loaded.report(&found))).complain();
+    }
+    match loaded.show(Format::Toml) {
+        Ok(text) => say(text.trim_end()),
+        Err(error) => {
+            complain(&format!("error: {error}"));
+            Exit::Failure
+        }
+    }
+}
+
+/// What is to be done, with everything that it takes from files.
+fn plan(args: &ConnectArgs) -> Result<Plan, Unusable> {
+    let loaded = load(args)?;
+    let now = wall().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = now.as_secs().try_into().unwrap_or(i64::MAX);
+    let plan = Plan::check(&loaded.document).and_then(|plan| plan.read_files(now));
+    plan.map_err(|found| Unusable::Problems(Box::new(loaded.report(&found))))
 }
 
 /// The document of a file, or the one that the command line stands for.
@@ -95,14 +104,31 @@ fn load(args: &ConnectArgs) -> Result<Loaded<Document>, Unusable> {
     config::load_as(&source, &environment).map_err(|report| Unusable::Problems(Box::new(report)))
 }
 
-/// Runs until a signal, and drains.
-async fn live(plan: Plan, diagnostics: Diagnostics) -> Exit {
-    for caution in &plan.cautions {
-        diagnostics.warn(caution, &[]);
+/// The signals that end a connector.
+struct End {
+    term: Signal,
+    int: Signal,
+}
+
+impl End {
+    /// The next one.
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
     }
-    let signals =
-        signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
-    let mut signals = match signals {
+}
+
+/// Those, and the one that asks to read the file again.
+fn signals() -> std::io::Result<(End, Signal)> {
+    let end = End { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? };
+    Ok((end, signal(SignalKind::hangup())?))
+}
+
+/// Runs until a signal, and drains.
+async fn live(args: &ConnectArgs, first: Plan, diagnostics: Diagnostics) -> Exit {
+    let (mut end, mut hup) = match signals() {
         Ok(signals) => signals,
         Err(error) => {
             complain(&format!("error: signals cannot be received: {error}"));
@@ -110,7 +136,7 @@ async fn live(plan: Plan, diagnostics: Diagnostics) -> Exit {
         }
     };
     let mut lines = vec![format!("sluice {}", env!("CARGO_PKG_VERSION"))];
-    let listener = match plan.health {
+    let listener = match first.health {
         None => None,
         Some(address) => match tokio::net::TcpListener::bind(address).await {
             Ok(listener) => {
@@ -124,91 +150,95 @@ async fn live(plan: Plan, diagnostics: Diagnostics) -> Exit {
             }
         },
     };
-    // Nothing here asks it for random numbers.
-    let world = World::new(Clock::start(), 0);
-    let mut connectors = JoinSet::new();
-    let mut shown = Vec::with_capacity(plan.services.len());
-    for service in &plan.services {
-        lines.push(format!(
-            "service  {}  route {}  to {}",
-            service.name,
-            service.route(),
-            service.target_text
-        ));
-        let (connector, one) = start(service, &diagnostics, &world);
-        connectors.spawn_local(connector.run());
-        shown.push(one);
+    for service in &first.services {
+        let (name, route, to) = (&service.name, service.route(), &service.target_text);
+        lines.push(format!("service  {name}  route {route}  to {to}"));
     }
-    let health = Rc::new(Health::new(shown));
+    let mut running = Running::new(first, diagnostics);
     if let Some(listener) = listener {
-        drop(tokio::task::spawn_local(health::serve(listener, Rc::clone(&health))));
+        drop(tokio::task::spawn_local(health::serve(listener, Rc::clone(&running.health))));
     }
     lines.push("ready".to_owned());
     let _ = say(&lines.join("\n"));
-    asked(&mut signals).await;
-    health.drain();
-    drain((connectors, health.handles()), plan.drain, &mut signals, &diagnostics).await
-}
-
-/// A connector for a service.
-fn start(service: &Service, diagnostics: &Diagnostics, world: &Rc<World>) -> (Connector, Shown) {
-    let counts = Rc::new(Counts::default());
-    let routers: Rc<dyn Routers> = match service.each_address {
-        true => Rc::new(LookedUp(service.routers.clone())),
-        false => Rc::new(Fixed(service.routers.clone())),
-    };
-    let told = Told::new((&service.name, service.headers.clone()), Rc::clone(&counts), diagnostics.clone());
-    let parts = Parts {
-        routers,
-        dial: Rc::new(Dialler::new(service.router_tls.clone())),
-        target: target::target(service, &counts, world),
-        hooks: Rc::new(told),
-    };
-    let (connector, handle) = Connector::new(service.options.clone(), parts);
-    let (name, route) = (service.name.clone(), service.route().to_owned());
-    let domain = service.options.announcement.domain.clone();
-    (connector, Shown { name, route, domain, target: service.target_text.clone(), handle, counts })
-}
-
-/// The next TERM or INT.
-async fn asked((term, int): &mut (Signal, Signal)) {
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+    loop {
+        tokio::select! {
+            () = end.asked() => break,
+            _ = hup.recv() => running.reload(plan(args)),
+            () = running.published.reap() => {}
+        }
     }
+    running.drain(&mut end).await
 }
 
-/// Deregisters everywhere and waits until no request is running. A second signal, or the deadline, ends it.
-async fn drain(
-    (mut connectors, handles): (JoinSet<Stopped>, Vec<Handle>),
+/// What is running, and how it may be changed.
+struct Running {
+    published: Published,
+    health: Rc<Health>,
+    /// Where the health endpoint listens, as written.
+    address: Option<SocketAddr>,
     limit: Duration,
-    signals: &mut (Signal, Signal),
-    diagnostics: &Diagnostics,
-) -> Exit {
-    diagnostics.info("draining", &[("deadline", &format!("{}ms", limit.as_millis()))]);
-    let mut stopping = JoinSet::new();
-    for handle in handles {
-        stopping.spawn_local(async move { handle.stop(limit).await });
+    diagnostics: Diagnostics,
+}
+
+impl Running {
+    fn new(plan: Plan, diagnostics: Diagnostics) -> Running {
+        let published = Published::new(diagnostics.clone());
+        let (health, address, limit) = (Rc::default(), plan.health, plan.drain);
+        let mut running = Running { published, health, address, limit, diagnostics };
+        running.take(plan);
+        running
     }
-    let ended = async {
-        let mut all = true;
-        while let Some(stopped) = connectors.join_next().await {
-            all &= matches!(stopped, Ok(Stopped::Drained));
+
+    fn take(&mut self, plan: Plan) -> Change {
+        for caution in &plan.cautions {
+            self.diagnostics.warn(caution, &[]);
         }
-        all
-    };
-    let cut_short = tokio::select! {
-        all = ended => (!all).then_some("stopped at the drain deadline with requests unfinished"),
-        () = asked(signals) => Some("stopped at once"),
-    };
-    match cut_short {
-        None => {
-            diagnostics.info("stopped", &[]);
-            Exit::Success
+        self.limit = plan.drain;
+        let change = self.published.apply(plan.services, plan.drain);
+        self.health.show(self.published.shown());
+        change
+    }
+
+    /// Takes what the file says now, or nothing of it.
+    fn reload(&mut self, plan: Result<Plan, Unusable>) {
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(unusable) => {
+                let message = "configuration refused, what ran before runs on";
+                self.diagnostics.error(message, &[("asked_by", &"SIGHUP"), ("problems", &unusable.count())]);
+                return complain(unusable.text().trim_end());
+            }
+        };
+        if plan.health != self.address {
+            self.diagnostics.warn("the health endpoint moves with a restart only", &[]);
         }
-        Some(why) => {
-            diagnostics.warn(why, &[]);
-            Exit::Failure
+        let Change { kept, started, stopped } = self.take(plan);
+        self.diagnostics.info(
+            "configuration applied",
+            &[("asked_by", &"SIGHUP"), ("kept", &kept), ("started", &started), ("stopped", &stopped)],
+        );
+    }
+
+    /// Deregisters everywhere and waits until no request is running. A second signal, or the deadline, ends it.
+    async fn drain(self, end: &mut End) -> Exit {
+        let Running { published, health, limit, diagnostics, .. } = self;
+        health.drain();
+        diagnostics.info("draining", &[("deadline", &format!("{}ms", limit.as_millis()))]);
+        let cut_short = tokio::select! {
+            all = published.drain(limit) => {
+                (!all).then_some("stopped at the drain deadline with requests unfinished")
+            }
+            () = end.asked() => Some("stopped at once"),
+        };
+        match cut_short {
+            None => {
+                diagnostics.info("stopped", &[]);
+                Exit::Success
+            }
+            Some(why) => {
+                diagnostics.warn(why, &[]);
+                Exit::Failure
+            }
         }
     }
 }

@@ -69,6 +69,22 @@ impl Service {
     pub(super) fn route(&self) -> &str {
         &self.options.announcement.route
     }
+
+    /// Whether the other one is published in the same way, for the same target. What TLS reads from files may
+    /// differ.
+    pub(super) fn is_as(&self, other: &Service) -> bool {
+        let announced = |service: &Service| {
+            let it = &service.options.announcement;
+            (it.route.clone(), it.domain.clone(), it.component.clone(), it.versions.clone())
+        };
+        let headers = |service: &Service| -> Vec<(String, String)> {
+            service.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.clone())).collect()
+        };
+        (&self.name, announced(self), headers(self), self.options.window)
+            == (&other.name, announced(other), headers(other), other.options.window)
+            && (&self.routers, self.each_address) == (&other.routers, other.each_address)
+            && (&self.target, self.protocol, &self.wanted) == (&other.target, other.protocol, &other.wanted)
+    }
 }
 
 impl Plan {

@@ -3,6 +3,7 @@
 //! Contract: of the requests of a key, at most `burst + length / interval` go on within any `length` of time;
 //! those that wait go on in the order in which they came.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Decision, Entry, Permit};
@@ -54,6 +55,25 @@ impl Bucket {
         self.tolerance / self.interval + 1
     }
 
+    /// Decides on one request of a key that has a word of its own, for threads that decide at the same time: the
+    /// moment that an entry has.
+    pub fn decide_on(&self, word: &AtomicU64, now: Moment) -> Decision {
+        let mut seen = word.load(Ordering::Relaxed);
+        loop {
+            let mut entry = Entry::<0> { fresh_at: Moment(seen), state: [] };
+            let decision = self.decide(&mut entry, now);
+            match word.compare_exchange_weak(seen, entry.fresh_at.0, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return decision,
+                Err(changed) => seen = changed,
+            }
+        }
+    }
+
+    /// Whether it would let one of that key pass at once.
+    pub fn has_permit(&self, word: &AtomicU64, now: Moment) -> bool {
+        word.load(Ordering::Relaxed).saturating_sub(self.tolerance) <= now.0
+    }
+
     /// Decides on one request. The entry's only moment is the theoretical arrival time of the next request:
     /// when nothing is ahead of its time any more the bucket is full.
     #[inline]
@@ -103,6 +123,18 @@ mod tests {
         assert_eq!(bucket.decide(&mut entry, at(100)).permit, Permit::Now);
         assert_eq!(bucket.decide(&mut entry, at(100)).permit, Permit::Refused(Duration::from_millis(100)));
         assert_eq!(bucket.decide(&mut entry, at(10_000)).remaining, 2);
+    }
+
+    #[test]
+    fn threads_that_share_a_word_are_given_together_what_there_is() {
+        let (bucket, word) = (Bucket::new(1, SECOND, 500), AtomicU64::new(0));
+        let given: usize = std::thread::scope(|scope| {
+            let ask = || (0..500).filter(|_| bucket.decide_on(&word, at(0)).permit == Permit::Now).count();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(given, 500);
+        assert_eq!([bucket.has_permit(&word, at(999)), bucket.has_permit(&word, at(1_000))], [false, true]);
     }
 
     #[test]

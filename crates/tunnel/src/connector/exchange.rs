@@ -33,13 +33,15 @@ impl Drop for Running {
 pub(super) async fn run(tunnel: Rc<Tunnel>, stream: StreamId, request: Request) {
     let running = Running { tunnel, stream };
     let tunnel = &running.tunnel;
+    let target = request.head.target().to_owned();
     let answer = tunnel.around.target.call(request).await;
     let done = match answer {
         Ok(response) => pass(tunnel, stream, response).await,
         Err(failed) => Err(failed),
     };
     if let Err(failed) = done {
-        tunnel.around.hooks.event(&Event::TargetFailed(failed));
+        let router = &tunnel.around.router;
+        tunnel.around.hooks.event(&Event::TargetFailed { router, target: &target, failed });
         tunnel.with(|end, now| end.fail(stream, &reason(failed), now));
     }
 }

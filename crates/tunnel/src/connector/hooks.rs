@@ -44,6 +44,8 @@ pub enum Event<'a> {
         added: &'a [Address],
         /// Gone ones; their tunnels are drained.
         removed: &'a [Address],
+        /// Those that stay.
+        unchanged: &'a [Address],
     },
     /// The list could not be found out.
     RoutersUnknown(&'a io::Error),
@@ -56,7 +58,14 @@ pub enum Event<'a> {
     /// A deregistration failed; draining goes on.
     DeregisterFailed(&'a Address, &'a OpenFailed),
     /// The target did not answer, or not completely.
-    TargetFailed(TargetFailed),
+    TargetFailed {
+        /// Where the request came from.
+        router: &'a Address,
+        /// What it asked for, as the target saw it.
+        target: &'a str,
+        /// How it failed.
+        failed: TargetFailed,
+    },
     /// An exchange was given up from the other side.
     Cancelled(Cancel),
 }

@@ -193,7 +193,9 @@ impl Connector {
         list.retain(|address| !served.iter().any(|router| router.address == *address));
         let removed: Vec<Address> = gone.iter().map(|router| router.address.clone()).collect();
         if !list.is_empty() || !removed.is_empty() {
-            self.parts.hooks.event(&Event::RoutersChanged { added: &list, removed: &removed });
+            let unchanged: Vec<Address> = served.iter().map(|router| router.address.clone()).collect();
+            let changed = Event::RoutersChanged { added: &list, removed: &removed, unchanged: &unchanged };
+            self.parts.hooks.event(&changed);
         }
         for address in list {
             let orders = watch::Sender::new(Order::Run);

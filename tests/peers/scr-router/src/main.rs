@@ -13,9 +13,8 @@ async fn main() -> std::io::Result<()> {
     println!("listening  web  http  {}", web.local_addr()?);
     println!("listening  tunnels  tunnel  {}", tunnels.local_addr()?);
     println!("ready");
-    tokio::try_join!(
-        async { axum::serve(web, router.visit_portal_axum_router()).await },
-        async { axum::serve(tunnels, router.registration_axum_router()).await },
-    )?;
+    let web = axum::serve(web, router.visit_portal_axum_router());
+    let tunnels = axum::serve(tunnels, router.registration_axum_router());
+    tokio::try_join!(web.into_future(), tunnels.into_future())?;
     Ok(())
 }

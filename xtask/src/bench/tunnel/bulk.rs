@@ -47,12 +47,15 @@ pub(super) fn run(_: &Options) -> Result<Vec<Bar>, Failed> {
     Ok(bars)
 }
 
+/// By how many KiB the highest memory of each process has grown.
+type Grown = Vec<(&'static str, u64)>;
+
 /// One way: its line, and by how many KiB the highest memory of each process has grown.
 fn measure(
     tunnelled: &Tunnelled,
     version: Version,
     (name, transfer): (&str, Transfer),
-) -> Result<(String, Vec<(&'static str, u64)>), Failed> {
+) -> Result<(String, Grown), Failed> {
     let gateway = tunnelled.gateway();
     let processes: Vec<(&'static str, &Server)> = std::iter::once(("gateway", gateway))
         .chain(tunnelled.connectors().iter().map(|connector| ("connector", connector)))

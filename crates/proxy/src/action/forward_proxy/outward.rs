@@ -25,6 +25,7 @@ const POOLS: PoolPolicy = PoolPolicy {
     max_idle: 8,
     max_connections: None,
     max_requests: None,
+    rate: None,
     queue: 0,
     queue_timeout: Duration::ZERO,
     idle_timeout: Duration::from_secs(30),

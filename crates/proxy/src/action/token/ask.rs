@@ -26,6 +26,8 @@ pub(super) enum Refused {
     UnsupportedGrant,
     /// A scope that is not given.
     InvalidScope,
+    /// What was taken back is not known now, or cannot be written down.
+    Unavailable,
 }
 
 impl Refused {
@@ -36,6 +38,7 @@ impl Refused {
             Refused::InvalidGrant => "invalid_grant",
             Refused::UnsupportedGrant => "unsupported_grant_type",
             Refused::InvalidScope => "invalid_scope",
+            Refused::Unavailable => "temporarily_unavailable",
         }
     }
 }

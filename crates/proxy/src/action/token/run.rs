@@ -13,7 +13,7 @@ use crate::credentials::Claim;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::scene::Scene;
-use crate::token::{Algorithm, Rejected, Rules, Unverified, random_id};
+use crate::token::{Rejected, Rules, Signing, Unverified, random_id};
 
 /// The type of access tokens (RFC 9068 section 2.1).
 const ACCESS: (&str, &str) = ("", "at+jwt");
@@ -60,7 +60,7 @@ impl Token {
         if self.endpoint == Endpoint::Token
             && let Some(token) = ask.bearer.as_ref().filter(|_| ask.parameter("grant_type").is_none())
         {
-            return Ok(answer(200, &self.worth(loaded, token, now)));
+            return Ok(self.worth(loaded, token, now).await.map_or_else(refuse, |worth| answer(200, &worth)));
         }
         let consumer = match self.client(loaded, &ask, exchange).await? {
             Ok(consumer) => consumer,
@@ -68,10 +68,10 @@ impl Token {
         };
         identify(exchange, &consumer)?;
         let answered = match self.endpoint {
-            Endpoint::Introspect => {
-                let token = ask.parameter("token").ok_or(Refused::InvalidRequest);
-                token.map(|token| self.worth(loaded, token, now))
-            }
+            Endpoint::Introspect => match ask.parameter("token") {
+                Some(token) => self.worth(loaded, token, now).await,
+                None => Err(Refused::InvalidRequest),
+            },
             Endpoint::Revoke => self.revoke(loaded, &ask, (&consumer, now)).await,
             Endpoint::Token | Endpoint::Keys => self.grant(loaded, &ask, (&consumer, now)).await,
         };
@@ -118,7 +118,7 @@ impl Token {
             }
             "refresh_token" => {
                 let token = ask.parameter("refresh_token").ok_or(Refused::InvalidRequest)?;
-                let claims = self.read(loaded, token, now).map_err(|_| Refused::InvalidGrant)?;
+                let claims = self.read(loaded, token, now).await?.ok_or(Refused::InvalidGrant)?;
                 let text = |name: &str| claims.get(name).and_then(Value::as_str).unwrap_or_default();
                 if text("sub") != &*consumer.name || text("use") != "refresh" {
                     return Err(Refused::InvalidGrant);
@@ -126,7 +126,7 @@ impl Token {
                 let granted: Vec<String> = text("scope").split_whitespace().map(str::to_owned).collect();
                 let scope = self.scope(ask.parameter("scope"), &granted)?;
                 // It is of use once: whoever comes with it again has stolen it, or lost what it was used for.
-                if !take_back(loaded, &claims, now).await {
+                if !take_back(loaded, &claims, now).await? {
                     return Err(Refused::InvalidGrant);
                 }
                 self.issue(loaded, consumer, &scope, now)
@@ -180,31 +180,42 @@ impl Token {
         Ok(answer)
     }
 
-    /// The claims of a token of ours that is valid.
-    fn read(&self, loaded: &Loaded, token: &str, now: Unix) -> Result<Map<String, Value>, Rejected> {
-        let algorithms = vec![Algorithm::ES256];
+    /// The claims of a token of ours that is valid; `None`: it is not.
+    async fn read(
+        &self,
+        loaded: &Loaded,
+        token: &str,
+        now: Unix,
+    ) -> Result<Option<Map<String, Value>>, Refused> {
+        let Ok(claims) = self.judge(loaded, token, now) else { return Ok(None) };
+        let id = claims.get("jti").and_then(Value::as_str).unwrap_or_default();
+        let revoked = loaded.ring.is_revoked(id).await.map_err(|_| Refused::Unavailable)?;
+        Ok((!revoked).then_some(claims))
+    }
+
+    fn judge(&self, loaded: &Loaded, token: &str, now: Unix) -> Result<Map<String, Value>, Rejected> {
         let mark = if token.starts_with(MARK) { MARK } else { "" };
-        let claims =
-            Unverified::read_marked(token.as_bytes(), mark, &algorithms)?.verify(&loaded.ring.keys())?;
+        let read = Unverified::read_marked(token.as_bytes(), mark, &Signing::ALL)?;
+        let claims = match read.verify(&loaded.ring.keys()) {
+            Err(Rejected::UnknownKey) => read.verify(&loaded.ring.renewed(now))?,
+            known => known?,
+        };
         let (issuers, required) = (vec![self.issuer.clone()], vec!["exp".to_owned(), "jti".to_owned()]);
-        Rules { algorithms, issuers, required, ..Rules::default() }.check(&claims, now)?;
-        match claims.get("jti").and_then(Value::as_str).is_some_and(|id| loaded.revoked.holds(id)) {
-            true => Err(Rejected::Revoked),
-            false => Ok(claims),
-        }
+        Rules { issuers, required, ..Rules::default() }.check(&claims, now)?;
+        Ok(claims)
     }
 
     /// RFC 7662 section 2.2: of a token that is not valid nothing is said.
-    fn worth(&self, loaded: &Loaded, token: &str, now: Unix) -> Value {
-        match self.read(loaded, token, now) {
-            Ok(claims) => {
+    async fn worth(&self, loaded: &Loaded, token: &str, now: Unix) -> Result<Value, Refused> {
+        Ok(match self.read(loaded, token, now).await? {
+            Some(claims) => {
                 let mut worth = Value::Object(claims);
                 worth["active"] = true.into();
                 worth["token_type"] = "Bearer".into();
                 worth
             }
-            Err(_) => json!({ "active": false }),
-        }
+            None => json!({ "active": false }),
+        })
     }
 
     /// RFC 7009 section 2.2: a token that is not valid, or somebody else's, is no error, and stays what it was.
@@ -215,26 +226,21 @@ impl Token {
         (consumer, now): (&Arc<Consumer>, Unix),
     ) -> Result<Value, Refused> {
         let token = ask.parameter("token").ok_or(Refused::InvalidRequest)?;
-        if let Ok(claims) = self.read(loaded, token, now)
+        if let Some(claims) = self.read(loaded, token, now).await?
             && claims.get("sub").and_then(Value::as_str) == Some(&*consumer.name)
         {
-            take_back(loaded, &claims, now).await;
+            take_back(loaded, &claims, now).await?;
         }
         Ok(json!({}))
     }
 }
 
 /// Whether it was this call that took the token back.
-async fn take_back(loaded: &Loaded, claims: &Map<String, Value>, now: Unix) -> bool {
+async fn take_back(loaded: &Loaded, claims: &Map<String, Value>, now: Unix) -> Result<bool, Refused> {
     let id = claims.get("jti").and_then(Value::as_str).unwrap_or_default().to_owned();
     let end = claims.get("exp").and_then(Value::as_u64).unwrap_or(u64::MAX);
-    if !loaded.revoked.add(&id, end, now) {
-        return false;
-    }
-    let ring = Arc::clone(&loaded.ring);
-    // When it cannot be written down it is taken back until the gateway stops.
-    let _ = tokio::task::spawn_blocking(move || ring.write_revoked(&id, end)).await;
-    true
+    // It is taken back here: who asked is to ask again, so that others hear of it.
+    loaded.ring.take_back(id, end, now).await.map_err(|_| Refused::Unavailable)
 }
 
 fn keys(loaded: &Loaded) -> Response {
@@ -255,7 +261,12 @@ fn answer(status: u16, value: &Value) -> Response {
 /// RFC 6749 section 5.2.
 fn refuse(refused: Refused) -> Response {
     let unknown = refused == Refused::InvalidClient;
-    let mut response = answer(if unknown { 401 } else { 400 }, &json!({ "error": refused.code() }));
+    let status = match refused {
+        Refused::InvalidClient => 401,
+        Refused::Unavailable => 503,
+        _ => 400,
+    };
+    let mut response = answer(status, &json!({ "error": refused.code() }));
     if unknown {
         response.head.fields.append(NameId::WwwAuthenticate, b"Basic realm=\"token\", charset=\"UTF-8\"");
     }

@@ -16,11 +16,12 @@ use crate::filter::challenge::realm;
 use crate::filter::except::Except;
 use crate::filter::lookup::{Forwarded, Lookup, PlaceConfig};
 use crate::problem::{At, Problems};
+use crate::redis::Server;
 use crate::token::{Keys, Policy, Rules, SHORTEST_SECRET};
 use crate::value::Period;
 
 /// Lets in who has a JSON Web Token that is valid: signed by a known key, of the right issuer and audience, and not
-/// expired. Others get 401. Keys come from exactly one of `secret`, `keys`, `file` and `jwks`.
+/// expired. Others get 401. Keys come from exactly one of `secret`, `keys`, `file`, `jwks` and `directory`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -36,6 +37,14 @@ pub struct Config {
     /// Where the issuer publishes its key set: "https://id.example/.well-known/jwks.json".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks: Option<String>,
+    /// The `directory` of a route with the action token: its keys as they are now, and what was taken back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// A Redis server in which other gateways write down the tokens they have taken back (their token action's `shared`):
+    /// "redis://127.0.0.1:6379". It is asked about a token once a second; without an answer nobody is let in. With
+    /// `directory` it is known already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revocations: Option<String>,
     /// File with authorities for `jwks`. Default: those this machine trusts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
@@ -139,6 +148,7 @@ pub(super) struct Checked {
     pub(super) headers: Vec<(FieldName, String)>,
     pub(super) session: Option<Session>,
     pub(super) renew: Option<Renew>,
+    pub(super) revocations: Option<Server>,
     pub(super) challenge: String,
     pub(super) token: Forwarded,
     /// Stands for what tokens are checked by.
@@ -155,14 +165,25 @@ impl Config {
         let headers = self.headers(&at.key("claims_to_headers"), problems);
         let realm = realm(self.realm.as_ref(), at, problems);
         let rules = self.rules(at, problems);
+        let revocations = self.revocations.as_ref();
+        let revocations =
+            revocations.map(|text| Server::check(text, &at.key("revocations"), problems).ok_or(()));
         let session =
             self.session.as_ref().map(|config| config.check(&at.key("session"), problems).ok_or(()));
         let renew =
             self.renew.as_ref().map(|config| self.renew(config, &at.key("renew"), problems).ok_or(()));
         let (source, lookup) = (source?, lookup?);
         let (session, renew) = (session.transpose().ok()?, renew.transpose().ok()?);
-        let written =
-            serde_json::to_vec(&(&self.secret, &self.keys, &self.file, &self.jwks, &self.issuer)).ok()?;
+        let revocations = revocations.transpose().ok()?;
+        let written = serde_json::to_vec(&(
+            &self.secret,
+            &self.keys,
+            &self.file,
+            &self.jwks,
+            &self.directory,
+            &self.issuer,
+        ))
+        .ok()?;
         let more =
             serde_json::to_vec(&(&self.audience, &self.require, &self.leeway, &rules.algorithms)).ok()?;
         let digest = Sha256::new().chain_update(written).chain_update(more).finalize();
@@ -173,6 +194,7 @@ impl Config {
             headers,
             session,
             renew,
+            revocations,
             challenge: format!("Bearer realm={realm}"),
             token: Forwarded::unless(self.hide_credentials),
             number: digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)),
@@ -180,10 +202,16 @@ impl Config {
     }
 
     fn source(&self, at: &At, problems: &mut Problems) -> Option<Source> {
-        let written = [self.secret.is_some(), self.keys.is_some(), self.file.is_some(), self.jwks.is_some()];
-        if written.iter().filter(|written| **written).count() != 1 {
-            problems.add(at, "keys come from exactly one of secret, keys, file and jwks");
+        let written = [&self.keys, &self.file, &self.jwks, &self.directory];
+        let written = written.into_iter().flatten().count() + usize::from(self.secret.is_some());
+        if written != 1 {
+            problems.add(at, "keys come from exactly one of secret, keys, file, jwks and directory");
             return None;
+        }
+        if self.directory.is_some() && self.revocations.is_some() {
+            let problem =
+                problems.add(&at.key("revocations"), "a directory knows already what was taken back");
+            problem.hint("the token action's `shared` says where gateways tell each other");
         }
         for (key, unfit) in [
             ("ca", self.ca.is_some()),
@@ -204,6 +232,9 @@ impl Config {
         }
         if let Some(file) = &self.file {
             return Some(Source::File(file.into()));
+        }
+        if let Some(directory) = &self.directory {
+            return Some(Source::Directory(directory.into()));
         }
         let url = problems.take(&at.key("jwks"), Url::parse(self.jwks.as_ref()?))?;
         let every = self.refresh.map_or(Duration::from_secs(300), |period| period.0);

@@ -23,14 +23,17 @@ use sluice_http::{FieldName, Request, Response};
 use super::challenge::refuse;
 use super::except::Except;
 use super::lookup::{Forwarded, Found, Lookup};
-use super::{Filter, Flow, Loading};
+use super::{Filter, Flow, Known as Beside, Loading};
+use crate::closest::closest;
 use crate::consumer::{Claims, Consumers, identify};
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::problem::{At, Problems};
+use crate::redis::Server;
 use crate::scene::Scene;
 use crate::token::{
-    self, Keys, LONGEST_TOKEN, Memory, Policy, Rejected, Remote, Revoked, Rules, Unverified, Verified,
+    self, Elsewhere, Keys, LONGEST_TOKEN, Memory, Policy, Rejected, Remote, Revoked, Ring, Rules, Unverified,
+    Verified,
 };
 use crate::world::Clock;
 use config::Renew;
@@ -86,6 +89,10 @@ enum Source {
     Known(Arc<Keys>),
     /// A file that has not been read yet.
     File(PathBuf),
+    /// The directory of a token action, not found yet.
+    Directory(PathBuf),
+    /// The keys of one.
+    Ring(Arc<Ring>),
     /// A published set that is not kept yet.
     Wanted(Policy),
     /// A published set.
@@ -105,6 +112,8 @@ struct Loaded {
     consumers: Arc<Consumers>,
     memory: Arc<Memory>,
     revoked: Arc<Revoked>,
+    /// What other gateways have taken back.
+    elsewhere: Option<Elsewhere>,
 }
 
 /// The checked filter.
@@ -120,6 +129,7 @@ pub struct Jwt {
     strangers: Strangers,
     session: Option<Session>,
     renew: Option<Renew>,
+    revocations: Option<Server>,
     except: Except,
     /// Without a token; with one that is not valid; with one that has expired (RFC 6750 section 3).
     challenges: [Arc<str>; 3],
@@ -149,6 +159,7 @@ impl Filter for Jwt {
             strangers: if config.require_consumer { Strangers::Refused } else { Strangers::Accepted },
             session: checked.session,
             renew: checked.renew,
+            revocations: checked.revocations,
             except: config.except.clone(),
             challenges: [plain, invalid, expired].map(Arc::from),
             loaded: None,
@@ -158,6 +169,18 @@ impl Filter for Jwt {
 
     fn files(config: &Config) -> Vec<PathBuf> {
         config.file.iter().chain(&config.ca).map(PathBuf::from).collect()
+    }
+
+    fn find(&mut self, known: &Beside<'_>, at: &At, problems: &mut Problems) {
+        let Source::Directory(path) = &self.source else { return };
+        let directory = path.display().to_string();
+        if !known.directories.contains_key(&directory) {
+            let message = format!("no route with the action token has the directory `{directory}`");
+            let problem = problems.add(&at.key("directory"), message);
+            if let Some(meant) = closest(&directory, known.directories.keys().map(String::as_str)) {
+                problem.hint(format!("did you mean `{meant}`?"));
+            }
+        }
     }
 
     fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
@@ -180,8 +203,21 @@ impl Filter for Jwt {
                     self.source = Source::Remote(remote);
                 }
             }
-            Source::Known(_) | Source::Remote(_) => {}
+            Source::Directory(path) => {
+                // When it could not be opened, that is a problem of the action.
+                if let Some(ring) = shared.rings.of(path) {
+                    self.source = Source::Ring(ring);
+                }
+            }
+            Source::Known(_) | Source::Remote(_) | Source::Ring(_) => {}
         }
+        let elsewhere = match (&self.source, &self.revocations) {
+            (Source::Ring(ring), _) => ring.elsewhere().cloned(),
+            (_, Some(server)) => {
+                shared.redis.open(server, &at.key("revocations"), problems).map(Elsewhere::new)
+            }
+            _ => None,
+        };
         if let Some(session) = &mut self.session {
             session.load(loading, &at.key("session"), problems);
         }
@@ -189,6 +225,7 @@ impl Filter for Jwt {
             consumers: Arc::clone(loading.consumers),
             memory: Arc::clone(&shared.tokens),
             revoked: Arc::clone(&shared.revoked),
+            elsewhere,
         });
     }
 
@@ -234,7 +271,8 @@ impl Jwt {
         let verified = match self.lookup.find(&request.head) {
             Found::Nothing => return Some(Err(refuse(exchange, &self.challenges[0]))),
             Found::One(token) if token.len() <= LONGEST_TOKEN => {
-                self.recall(loaded, &token, now).filter(|_| self.session.is_none())?
+                let asked = |one: &Arc<Verified>| loaded.elsewhere.is_none() || one.was_asked(now.0);
+                self.recall(loaded, &token, now).filter(|_| self.session.is_none()).filter(asked)?
             }
             Found::One(_) | Found::Twice => return Some(Err(refuse(exchange, &self.challenges[1]))),
         };
@@ -253,7 +291,12 @@ impl Jwt {
             Some(verified) => Ok(verified),
             None => self.verify(loaded, &token, now).await?,
         };
-        let verified = verified.and_then(|verified| self.not_revoked(loaded, verified));
+        let mut verified = verified.and_then(|verified| self.not_revoked(loaded, verified));
+        if let (Some(elsewhere), Ok(found)) = (&loaded.elsewhere, &verified)
+            && self.is_revoked(elsewhere, found, now.0).await?
+        {
+            verified = Err(Rejected::Revoked);
+        }
         if let (Some(session), Ok(_)) = (&self.session, &verified)
             && session.ask(&token, exchange, &request.head).await? == Known::No
         {
@@ -284,6 +327,7 @@ impl Jwt {
     fn rules_number(&self, now: Instant) -> Option<u64> {
         match &self.source {
             Source::Remote(remote) => Some(self.number.wrapping_add(remote.present(now)?.1)),
+            Source::Ring(ring) => Some(self.number.wrapping_add(ring.number())),
             _ => Some(self.number),
         }
     }
@@ -305,7 +349,11 @@ impl Jwt {
         };
         let checked = match &self.source {
             Source::Known(keys) => unverified.verify(keys),
-            Source::File(_) | Source::Wanted(_) => return Err(Failure::Internal),
+            Source::Ring(ring) => match unverified.verify(&ring.keys()) {
+                Err(Rejected::UnknownKey) => unverified.verify(&ring.renewed(unix)),
+                checked => checked,
+            },
+            Source::File(_) | Source::Wanted(_) | Source::Directory(_) => return Err(Failure::Internal),
             Source::Remote(remote) => {
                 let (keys, number) = remote.keys(now).await.ok_or(Failure::AuthUnavailable)?;
                 match unverified.verify(&keys) {
@@ -323,7 +371,7 @@ impl Jwt {
                 Some(_) => Claims::with_source(&claims),
                 None => Claims::of(&claims),
             };
-            Ok(Arc::new(Verified { claims, end }))
+            Ok(Arc::new(Verified::new(claims, end)))
         });
         if let (Ok(verified), Some(number)) = (&verified, self.rules_number(now)) {
             loaded.memory.remember(number, token, verified, unix);
@@ -336,6 +384,20 @@ impl Jwt {
             true => Err(Rejected::Revoked),
             false => Ok(verified),
         }
+    }
+
+    /// Whether another gateway took it back. Asked once a second, so that a token costs one question and not each
+    /// request.
+    async fn is_revoked(&self, elsewhere: &Elsewhere, found: &Verified, now: u64) -> Result<bool, Failure> {
+        let Some(id) = found.claims.get("jti") else { return Ok(false) };
+        if found.was_asked(now) {
+            return Ok(false);
+        }
+        let revoked = elsewhere.holds(id).await.map_err(|_| Failure::AuthUnavailable)?;
+        if !revoked {
+            found.note_asked(now);
+        }
+        Ok(revoked)
     }
 
     fn identify(&self, loaded: &Loaded, claims: &Claims, exchange: &mut Exchange) -> Result<(), Failure> {

@@ -209,7 +209,7 @@ async fn without_redis_or_a_key_set_nobody_comes_in() {
 #[test]
 fn what_is_wrong_is_told_at_its_place_without_the_secret() {
     for (toml, expected) in [
-        ("", &["jwt: keys come from exactly one of secret, keys, file and jwks"][..]),
+        ("", &["jwt: keys come from exactly one of secret, keys, file, jwks and directory"][..]),
         ("secret = 'top-secret'", &["jwt.secret: a secret has at least 16 bytes"]),
         ("keys = 'top-secret'", &["jwt.keys: it holds no key that could check a token"]),
         (

@@ -142,8 +142,11 @@ async fn respond(
             }
             Next::Gone
         }
-        Handled::Lasting(head, lasting) => match writing.switch(exchange, &head).await {
-            Ended::Sent => Next::Tunnel(lasting, exchange.throttle.take()),
+        Handled::Lasting(head, mut lasting) => match writing.switch(exchange, &head).await {
+            Ended::Sent => {
+                lasting.throttle = exchange.throttle.take();
+                Next::Tunnel(lasting)
+            }
             Ended::Lost => Next::Gone,
         },
     }

@@ -9,6 +9,7 @@ mod conn;
 mod exchange;
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
@@ -16,7 +17,6 @@ use std::time::Instant;
 pub use conn::Conn;
 
 use super::{Arrival, http2, tunnel};
-use crate::bandwidth::Throttle;
 use crate::listener::LocalListener;
 use crate::relay::Lasting;
 use crate::wire::Link;
@@ -33,8 +33,8 @@ pub enum Next {
     Gone,
     /// It goes on in HTTP/2: the preface stands in the buffer.
     Http2,
-    /// It goes on as a tunnel, at some pace.
-    Tunnel(Box<Lasting>, Option<Box<Throttle>>),
+    /// It goes on as a tunnel.
+    Tunnel(Box<Lasting>),
 }
 
 /// One connection and who it belongs to.
@@ -59,36 +59,49 @@ pub async fn serve(session: Session, listener: Rc<LocalListener>) {
         }
         let running = session.arrival.worker.running();
         listener = running.listener(&listener);
-        let (next, ended) = Box::pin(exchange::run(&session, &listener, running, served + 1)).await;
-        match next {
-            Next::Wait => session.conn.rest_between(),
-            Next::Again => {
-                served += 1;
-                now = ended;
-                session.conn.rest_between();
-            }
-            Next::Gone => return,
-            Next::Http2 => {
-                let Session { arrival, conn } = session;
-                let Some(link) = Rc::into_inner(conn).map(Conn::into_link) else { return };
-                return Box::pin(http2::serve(arrival, listener, link)).await;
-            }
-            Next::Tunnel(lasting, throttle) => {
-                let Session { arrival, conn } = session;
+        // In a block, and boxed: what comes after has no room in the task of an idle connection.
+        let rest: LocalFuture = {
+            let (next, ended) = Box::pin(exchange::run(&session, &listener, running, served + 1)).await;
+            match next {
+                Next::Wait => {
+                    session.conn.rest_between();
+                    continue;
+                }
+                Next::Again => {
+                    served += 1;
+                    now = ended;
+                    session.conn.rest_between();
+                    continue;
+                }
+                Next::Gone => return,
+                Next::Close => Box::pin(async move { session.conn.linger(ended).await }),
+                Next::Http2 => {
+                    let Some((arrival, link)) = session.leave() else { return };
+                    Box::pin(http2::serve(arrival, listener, link))
+                }
                 // It is part of no configuration any more.
-                drop(listener);
-                let Some(link) = Rc::into_inner(conn).map(Conn::into_link) else { return };
-                return Box::pin(tunnel::serve(arrival.worker, link, lasting, throttle)).await;
+                Next::Tunnel(lasting) => {
+                    drop(listener);
+                    let Some((arrival, link)) = session.leave() else { return };
+                    Box::pin(tunnel::serve(arrival.worker, link, lasting))
+                }
             }
-            Next::Close => return Box::pin(session.conn.linger(ended)).await,
-        }
+        };
+        return rest.await;
     }
 }
+
+type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 impl Session {
     /// A connection that has begun.
     pub fn new(arrival: Arrival, link: Link) -> Session {
         Session { conn: Conn::new(link), arrival }
+    }
+
+    /// The connection alone, when HTTP/1 is over on it.
+    fn leave(self) -> Option<(Arrival, Link)> {
+        Some((self.arrival, Rc::into_inner(self.conn).map(Conn::into_link)?))
     }
 
     /// Waits for the first byte of a request; false when the connection is over instead. A client that

@@ -113,7 +113,9 @@ pub async fn exchange(
 ) -> Result<Answer, Lost> {
     match way {
         Way::Http1(connection) => http1::exchange(connection, request, persist, guard, terms).await,
-        Way::Tunnel(slot) => Box::pin(tunnel::exchange(slot, request, persist, guard, terms)).await,
+        Way::Tunnel(slot, watch) => {
+            Box::pin(tunnel::exchange((slot, watch), request, persist, guard, terms)).await
+        }
         Way::Http2(slot) => Box::pin(http2::exchange(slot, request, persist, guard, terms)).await,
     }
 }

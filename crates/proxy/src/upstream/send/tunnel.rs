@@ -23,6 +23,7 @@ use crate::failure::Failure;
 use crate::relay::End;
 use crate::tunnels::Slot;
 use crate::tunnels::line::{CREDIT, Line, Told};
+use crate::tunnels::watch::{Event, Watch};
 use crate::upstream::live::InFlight;
 use crate::world::{Deadline, Patience};
 
@@ -39,7 +40,7 @@ const fn something(failure: Failure) -> Lost {
 
 /// The exchange: see [`super::exchange`].
 pub(super) async fn exchange(
-    slot: Slot,
+    (slot, watch): (Slot, Option<Rc<Watch>>),
     request: &mut Request,
     persist: Persist,
     guard: InFlight,
@@ -60,7 +61,14 @@ pub(super) async fn exchange(
     let is_bare = matches!(framing, Framing::None | Framing::Length(0));
     let patience = || Patience::new(terms.timers.deadline(), terms.clock);
     let mut waiting = Await {
-        wire: Wire { line, inbox: VecDeque::new(), credit: CREDIT, is_closed: false, is_begun: false },
+        wire: Wire {
+            line,
+            inbox: VecDeque::new(),
+            credit: CREDIT,
+            is_closed: false,
+            is_begun: false,
+            watch: watch.map(Watched::new),
+        },
         upload: Upload {
             body,
             held: Bytes::new(),
@@ -72,7 +80,11 @@ pub(super) async fn exchange(
         },
         patience: patience(),
     };
-    match poll_fn(|cx| waiting.poll(terms, cx)).await {
+    let answered = poll_fn(|cx| waiting.poll(terms, cx)).await;
+    if let (Some(watched), Ok(head)) = (&waiting.wire.watch, &answered) {
+        watched.watch.tell(&Event::HeadReceived(head));
+    }
+    match answered {
         Ok(head) if head.status == 101 && is_upgrade => {
             let end = Switched { wire: waiting.wire, held: 0, is_blocked: false, _guard: guard };
             Ok(Answer::Switched(head, Box::new(end)))
@@ -114,6 +126,32 @@ struct Wire {
     is_closed: bool,
     /// The tunnel has sent the head.
     is_begun: bool,
+    watch: Option<Watched>,
+}
+
+/// Who watches, and what they were told already.
+struct Watched {
+    watch: Rc<Watch>,
+    is_request_told: bool,
+    is_answer_told: bool,
+}
+
+impl Watched {
+    fn new(watch: Rc<Watch>) -> Watched {
+        Watched { watch, is_request_told: false, is_answer_told: false }
+    }
+
+    fn request_sent(&mut self) {
+        if !std::mem::replace(&mut self.is_request_told, true) {
+            self.watch.tell(&Event::RequestSent);
+        }
+    }
+
+    fn answer_received(&mut self) {
+        if !std::mem::replace(&mut self.is_answer_told, true) {
+            self.watch.tell(&Event::AnswerReceived);
+        }
+    }
 }
 
 impl Wire {
@@ -124,13 +162,32 @@ impl Wire {
             && let Poll::Ready(told) = self.line.poll_told(cx)
         {
             match told {
-                Some(Told::Begun) => self.is_begun = true,
+                Some(Told::Begun) => {
+                    self.is_begun = true;
+                    if let Some(watched) = &self.watch {
+                        watched.watch.tell(&Event::HeadSent);
+                    }
+                }
                 Some(Told::Credit(more)) => self.credit += more,
                 Some(told) => self.inbox.push_back(told),
                 None => self.is_closed = true,
             }
         }
         self.credit > before
+    }
+
+    /// Gives content to the tunnel, for which there is credit.
+    fn data(&mut self, piece: Bytes) {
+        let bytes = piece.len();
+        self.credit -= bytes;
+        let watch = self.watch.as_ref().map(|watched| &watched.watch).filter(|watch| watch.wants_content());
+        if let Some(watch) = watch {
+            watch.tell(&Event::Sending(&piece));
+        }
+        self.line.data(piece);
+        if let Some(watch) = watch {
+            watch.tell(&Event::Sent(bytes));
+        }
     }
 }
 
@@ -162,21 +219,30 @@ impl Upload {
                         false => Poll::Pending,
                     };
                 }
-                let piece = self.held.split_to(wire.credit.min(self.held.len()));
-                wire.credit -= piece.len();
-                wire.line.data(piece);
+                wire.data(self.held.split_to(wire.credit.min(self.held.len())));
                 self.patience.renew();
                 continue;
             }
-            if self.is_streamed && !wire.is_begun {
-                // It could not be sent again through another tunnel.
+            if (self.is_streamed || wire.watch.is_some()) && !wire.is_begun {
+                // It could not be sent again through another tunnel; who watches is told of the head first.
                 return Poll::Pending;
             }
             let frame = ready!(self.body.poll_frame(cx));
             self.untouched = false;
             self.take(frame, wire)?;
         }
+        self.tell_sent(wire);
         Poll::Ready(Ok(()))
+    }
+
+    /// Tells who watches when all of the request was sent.
+    fn tell_sent(&self, wire: &mut Wire) {
+        if let Some(watched) = &mut wire.watch
+            && wire.is_begun
+            && self.is_over
+        {
+            watched.request_sent();
+        }
     }
 
     fn take(&mut self, frame: Option<Result<Frame, BodyError>>, wire: &Wire) -> Result<(), Stuck> {
@@ -212,6 +278,7 @@ impl Await {
             return Poll::Ready(Err(something(Failure::UpstreamTimeout)));
         }
         self.wire.absorb(cx);
+        self.upload.tell_sent(&mut self.wire);
         match self.wire.inbox.pop_front() {
             Some(Told::Head(head)) => return Poll::Ready(Ok(head)),
             Some(Told::Failed(fault)) => return Poll::Ready(Err(something(failure(fault)))),
@@ -247,7 +314,7 @@ impl Await {
         let length = if has_content { length } else { Some(0) };
         let mut patience = self.patience;
         patience.renew();
-        let reply = Reply {
+        let mut reply = Reply {
             wire: self.wire,
             upload: self.upload,
             length,
@@ -258,6 +325,7 @@ impl Await {
             ended: None,
             _guard: guard,
         };
+        reply.tell_whole();
         match length {
             // Dropping it says whether the upload is given up.
             Some(0) => Body::Empty,
@@ -282,6 +350,19 @@ struct Reply {
 }
 
 impl Reply {
+    /// Tells who watches when Content-Length says that nothing follows.
+    fn tell_whole(&mut self) {
+        if self.length == Some(0) {
+            self.tell_end();
+        }
+    }
+
+    fn tell_end(&mut self) {
+        if let Some(watched) = &mut self.wire.watch {
+            watched.answer_received();
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, BodyError>> {
         let held = std::mem::take(&mut self.held);
         if held > 0 {
@@ -310,10 +391,18 @@ impl Reply {
             Told::Data(content) => {
                 self.held = content.len();
                 self.length = self.length.map(|length| length.saturating_sub(content.len() as u64));
+                if let Some(watched) = &self.wire.watch {
+                    watched.watch.tell(&Event::Received(&content));
+                }
+                self.tell_whole();
                 Ok(Some(Frame::Data(content)))
             }
-            Told::Trailers(fields) => Ok(Some(Frame::Trailers(fields))),
+            Told::Trailers(fields) => {
+                self.tell_end();
+                Ok(Some(Frame::Trailers(fields)))
+            }
             Told::End => {
+                self.tell_end();
                 self.wire.line.leave();
                 Ok(None)
             }
@@ -400,8 +489,7 @@ impl End for Switched {
                 return Poll::Pending;
             }
             let piece = bytes.split_to(self.wire.credit.min(bytes.len()));
-            self.wire.credit -= piece.len();
-            self.wire.line.data(piece);
+            self.wire.data(piece);
         }
         Poll::Ready(Ok(()))
     }

@@ -20,9 +20,13 @@ pub(in crate::connect) use counted::{Counts, count};
 use http2::Http2;
 
 /// The target of a service.
-pub(super) fn target(service: &Service, counts: &Rc<Counts>, world: &Rc<World>) -> Rc<dyn Target> {
-    let dialler = Dialler::new(service.target_tls.clone());
-    let to = service.target.clone();
+pub(super) fn target(
+    service: &Service,
+    dialler: &Dialler,
+    counts: &Rc<Counts>,
+    world: &Rc<World>,
+) -> Rc<dyn Target> {
+    let (to, dialler) = (service.target.clone(), dialler.clone());
     let counts = Rc::clone(counts);
     match service.protocol {
         TargetProtocol::Http1 => {

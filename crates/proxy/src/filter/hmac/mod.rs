@@ -14,6 +14,8 @@
 //! Promise: a request is valid for the time around its date alone, and says what it is for; signatures are compared in
 //! constant time; an unknown key costs what a wrong signature does.
 
+mod replay;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +30,8 @@ use sluice_http::{Body, FieldName, NameId, Request, RequestHead};
 use super::challenge::{realm, refuse};
 use super::except::Except;
 use super::lookup::Forwarded;
-use super::{Filter, Flow, Known};
-use crate::consumer::{Consumers, identify};
+use super::{Filter, Flow, Known, Loading};
+use crate::consumer::{Consumer, Consumers, identify};
 use crate::credentials::equal;
 use crate::exchange::Exchange;
 use crate::failure::Failure;
@@ -38,9 +40,11 @@ use crate::problem::{At, Problems};
 use crate::scene::Scene;
 use crate::value::{ByteSize, Period};
 use crate::whole_body::{self, Broken};
+pub use replay::{Config as ReplayConfig, Signatures};
+use replay::{Mark, Replay};
 
 /// Lets in consumers whose requests are signed with one of their `hmac_keys`. Others get 401. The secret never
-/// travels; a copied request is valid until `max_skew` has passed.
+/// travels; a copied request is valid until `max_skew` has passed, unless `replay` refuses it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -50,6 +54,9 @@ pub struct Config {
     /// What must be signed beside the date. Default ["@request-target", "host"].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed: Option<Vec<String>>,
+    /// Refuses a request that was there before. Default: a copy passes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayConfig>,
     /// Whether the body must be signed too: a signed Digest header ("SHA-256=BASE64") that is right. Such bodies are
     /// kept in memory whole. Default false.
     pub body: bool,
@@ -71,6 +78,7 @@ pub struct Config {
 pub struct HmacAuth {
     max_skew: Duration,
     signed: Vec<String>,
+    replay: Option<Replay>,
     body: Option<usize>,
     signature: Forwarded,
     except: Except,
@@ -108,9 +116,12 @@ impl Filter for HmacAuth {
         config.except.check(&at.key("except"), problems);
         let realm = realm(config.realm.as_ref(), at, problems);
         let cap = config.max_body.map_or(1 << 20, |size| usize::try_from(size.0).unwrap_or(usize::MAX));
+        let replay = config.replay.as_ref().map(|replay| replay.check(&at.key("replay"), problems).ok_or(()));
+        let replay = replay.transpose().ok()?;
         (problems.iter().count() == found).then(|| HmacAuth {
             max_skew,
             signed,
+            replay,
             body: config.body.then_some(cap),
             signature: Forwarded::unless(config.hide_credentials),
             except: config.except.clone(),
@@ -125,6 +136,12 @@ impl Filter for HmacAuth {
             problem.hint("[consumers.NAME] hmac_keys");
         }
         self.consumers = Some(Arc::clone(known.consumers));
+    }
+
+    fn load(&mut self, loading: &Loading<'_>, at: &At, problems: &mut Problems) {
+        if let Some(replay) = &mut self.replay {
+            replay.load(&self.challenge, loading, &at.key("replay"), problems);
+        }
     }
 
     async fn on_request(
@@ -150,7 +167,7 @@ impl HmacAuth {
         }
         let name = exchange.role.credentials();
         let now = scene.world.unix(exchange.started).as_secs();
-        let Some(consumer) = self.verified(&request.head, name, now) else {
+        let Some(Signed { consumer, mark, until }) = self.verified(&request.head, name, now) else {
             return Err(refuse(exchange, &self.challenge));
         };
         if let Some(cap) = self.body
@@ -159,11 +176,26 @@ impl HmacAuth {
             return Err(refuse(exchange, &self.challenge));
         }
         identify(exchange, &consumer)?;
+        // Last: what is refused otherwise may be sent again.
+        if let Some(replay) = &self.replay
+            && !replay.is_first(&mark, (now, until)).await?
+        {
+            return Err(refuse(exchange, &self.challenge));
+        }
         if name == NameId::ProxyAuthorization || self.signature == Forwarded::Removed {
             request.head.fields.remove(name);
         }
         Ok(Flow::Continue)
     }
+}
+
+/// A request whose signature is right.
+struct Signed {
+    consumer: Arc<Consumer>,
+    /// Stands for the signature.
+    mark: Mark,
+    /// The last second in which its date is not too old.
+    until: u64,
 }
 
 /// What stands in Authorization.
@@ -205,7 +237,7 @@ impl<'a> Parameters<'a> {
 }
 
 impl HmacAuth {
-    fn verified(&self, head: &RequestHead, name: NameId, now: u64) -> Option<Arc<crate::consumer::Consumer>> {
+    fn verified(&self, head: &RequestHead, name: NameId, now: u64) -> Option<Signed> {
         let mut lines = head.fields.get_all(name);
         let parameters = lines.next().filter(|_| lines.next().is_none()).and_then(Parameters::read)?;
         let names: Vec<&str> = parameters.names.split(' ').filter(|name| !name.is_empty()).collect();
@@ -233,7 +265,13 @@ impl HmacAuth {
             "hmac-sha512" => equal(&sign::<Hmac<Sha512>>(secret, &text)?, &parameters.signature),
             _ => false,
         };
-        known.filter(|_| right).map(|(consumer, _)| Arc::clone(consumer))
+        let (consumer, _) = known.filter(|_| right)?;
+        let length = (parameters.key.len() as u64).to_le_bytes();
+        let parts = Sha256::new().chain_update(length).chain_update(parameters.key);
+        let digest = parts.chain_update(&parameters.signature).finalize();
+        let mut mark = Mark::default();
+        mark.iter_mut().zip(digest).for_each(|(byte, from)| *byte = from);
+        Some(Signed { consumer: Arc::clone(consumer), mark, until: sent + self.max_skew.as_secs() })
     }
 
     /// Whether the body is the one whose digest was signed; it stays in the request.
@@ -310,7 +348,7 @@ mod tests {
         let mut problems = Problems::new();
         let mut filter = HmacAuth::build(&config, &At::root(), &mut problems).unwrap();
         let consumers = fixture::consumers(&format!("[anna]\nhmac_keys = {{ k1 = '{SECRET}' }}"));
-        let known = Known { consumers: &consumers, upstreams: &[] };
+        let known = fixture::known(&consumers);
         filter.find(&known, &At::root(), &mut problems);
         assert!(problems.is_empty(), "{problems:?}");
         filter
@@ -328,7 +366,7 @@ mod tests {
     }
 
     fn who(filter: &HmacAuth, request: &Request, now: u64) -> Option<String> {
-        filter.verified(&request.head, NameId::Authorization, now).map(|one| one.name.to_string())
+        filter.verified(&request.head, NameId::Authorization, now).map(|one| one.consumer.name.to_string())
     }
 
     const NAMES: &str = "date @request-target host";
