@@ -38,6 +38,12 @@ pub trait End {
     fn plain(&self) -> Option<&TcpStream> {
         None
     }
+
+    /// Whether its last bytes say that both directions are over, in a protocol that both peers speak: nothing that
+    /// still comes from the other end is wanted.
+    fn ends_both(&self) -> bool {
+        false
+    }
 }
 
 /// An end that outlives the exchange that opened it: the exchange is over with the head that switches, and what follows
@@ -109,6 +115,8 @@ pub async fn run(client: &mut dyn End, endpoint: &mut dyn End, idle: Duration, w
             (Poll::Ready(Err(Broke::Source)), _) | (_, Poll::Ready(Err(Broke::Sink))) => Ended::ClientBroke,
             (Poll::Ready(Err(Broke::Sink)), _) | (_, Poll::Ready(Err(Broke::Source))) => Ended::EndpointBroke,
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Ended::Done,
+            // A socket's close says it, without waiting for the peer's. TLS has a farewell of its own.
+            (_, Poll::Ready(Ok(()))) if closes_both(client, endpoint) => Ended::Done,
             _ => {
                 if up.stirred + down.stirred != before {
                     deadline.set(world.clock.now(), idle);
@@ -127,6 +135,11 @@ pub async fn run(client: &mut dyn End, endpoint: &mut dyn End, idle: Duration, w
         endpoint.reset();
     }
     Relayed { up: up.moved, down: down.moved, ended }
+}
+
+/// Whether the end of `from` is passed on by closing the socket `to`.
+fn closes_both(to: &dyn End, from: &dyn End) -> bool {
+    from.ends_both() && to.plain().is_some()
 }
 
 /// One direction.
@@ -187,7 +200,9 @@ impl Way {
             match self.phase {
                 Phase::Ended => return Poll::Ready(Ok(())),
                 Phase::Ending => {
-                    ready!(to.poll_end(cx)).map_err(|_| Broke::Sink)?;
+                    if !closes_both(to, from) {
+                        ready!(to.poll_end(cx)).map_err(|_| Broke::Sink)?;
+                    }
                     self.phase = Phase::Ended;
                 }
                 Phase::Flowing => {

@@ -18,6 +18,7 @@ use sluice_tunnel::GatewayEnd;
 use sluice_tunnel::event::{Answer, Fault, StreamId, Unsendable};
 use sluice_tunnel::registration::Version;
 use sluice_tunnel::settings::Settings;
+use sluice_tunnel::text::Content;
 
 use super::line::{Begin, Order, Told};
 use super::{End as TunnelEnd, Entered, Tunnel, Tunnels, mailbox};
@@ -178,8 +179,11 @@ impl Actor {
         match self.end.request(&head, content, now) {
             Ok(stream) => {
                 self.tunnel.is_used.store(true, Ordering::Relaxed);
-                // Nobody may listen any more: then Gone follows.
-                let _ = told.send(Told::Begun);
+                // Nobody may listen any more: then Gone follows. Without content nobody waits for it.
+                let _ = match content {
+                    Content::None | Content::Length(0) => told.send_unhurried(Told::Begun),
+                    Content::Length(_) | Content::Unknown => told.send(Told::Begun),
+                };
                 self.numbers.insert(stream, number);
                 let running = Running {
                     stream,
@@ -382,4 +386,8 @@ impl End for Actor {
     }
 
     fn reset(&mut self) {}
+
+    fn ends_both(&self) -> bool {
+        self.ended.is_some()
+    }
 }

@@ -17,6 +17,10 @@ use super::{Tunnel, mailbox};
 /// Bytes of a request's content that may be on their way to the tunnel's task, or wait there to be written.
 pub const CREDIT: usize = 64 * 1024;
 
+/// Bytes of an answer's content that are passed on before the tunnel is told: small answers and events wake it for
+/// nothing. With what the tunnel gathers in turn (8 KiB) it stays below what lets a stopped connector go on (16 KiB).
+const GATHER: usize = 4 * 1024;
+
 /// What a tunnel's task is told.
 #[derive(Debug)]
 pub(super) enum Order {
@@ -75,6 +79,8 @@ pub struct Line {
     tunnel: Arc<Tunnel>,
     number: u64,
     told: mailbox::Receiver<Told>,
+    /// Content that was passed on, and that the tunnel has not been told of.
+    gathered: usize,
     is_over: bool,
 }
 
@@ -83,7 +89,7 @@ impl Line {
         let number = tunnel.exchanges.fetch_add(1, Ordering::Relaxed);
         let (sender, told) = mailbox::mailbox();
         tunnel.tell(Order::Request(Box::new(Begin { number, head, content, told: sender })));
-        Line { tunnel, number, told, is_over: false }
+        Line { tunnel, number, told, gathered: 0, is_over: false }
     }
 
     /// The next thing told. `None`: the tunnel ended before it saw the request.
@@ -111,13 +117,17 @@ impl Line {
     }
 
     /// So much of the answer's content was passed on.
-    pub fn consumed(&self, count: usize) {
-        self.tunnel.tell(Order::Consumed(self.number, count));
+    pub fn consumed(&mut self, count: usize) {
+        self.gathered += count;
+        if self.gathered >= GATHER {
+            self.tunnel.tell(Order::Consumed(self.number, std::mem::take(&mut self.gathered)));
+        }
     }
 
     /// Everything was said: whatever the tunnel still tells, nobody needs it, but nothing is given up.
     pub fn leave(&mut self) {
-        if !std::mem::replace(&mut self.is_over, true) {
+        // A tunnel that has told everything has forgotten the exchange: it is not woken for that.
+        if !std::mem::replace(&mut self.is_over, true) && !self.told.is_closed() {
             self.tunnel.tell(Order::Leave(self.number));
         }
     }

@@ -38,6 +38,16 @@ pub(super) fn mailbox<T>() -> (Sender<T>, Receiver<T>) {
     (Sender(Arc::clone(&shared)), Receiver(shared))
 }
 
+impl<T> State<T> {
+    fn put(&mut self, message: T) -> Result<(), T> {
+        if self.is_closed {
+            return Err(message);
+        }
+        self.queue.push_back(message);
+        Ok(())
+    }
+}
+
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         // Every change is whole before anything that could panic.
@@ -49,14 +59,16 @@ impl<T> Sender<T> {
     /// Sends a message; it comes back when the receiver has gone.
     pub(super) fn send(&self, message: T) -> Result<(), T> {
         let mut state = self.0.lock();
-        if state.is_closed {
-            return Err(message);
-        }
-        state.queue.push_back(message);
+        state.put(message)?;
         let reader = state.reader.take();
         drop(state);
         reader.into_iter().for_each(Waker::wake);
         Ok(())
+    }
+
+    /// Sends a message that is no reason to wake anybody: it is read with the next one, or at the end.
+    pub(super) fn send_unhurried(&self, message: T) -> Result<(), T> {
+        self.0.lock().put(message)
     }
 
     /// Whether nobody will read what is sent.
@@ -76,6 +88,11 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Receiver<T> {
+    /// Whether nothing more will be sent; what was sent may still wait.
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.lock().is_closed
+    }
+
     /// The next message; `None` when there will be none.
     pub(super) fn poll_recv(&mut self, cx: &Context<'_>) -> Poll<Option<T>> {
         let mut state = self.0.lock();
@@ -154,8 +171,10 @@ mod tests {
         sender.send(2).unwrap();
         assert_eq!(woken(), 1, "once for all that waits");
         while receiver.poll_recv(&cx).is_ready() {}
+        sender.send_unhurried(3).unwrap();
+        assert_eq!(woken(), 1, "not for what can wait");
         drop(sender);
-        assert_eq!(woken(), 2);
+        assert_eq!((woken(), receiver.poll_recv(&cx)), (2, Poll::Ready(Some(3))));
     }
 
     #[test]

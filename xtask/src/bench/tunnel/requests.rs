@@ -16,7 +16,7 @@ const CONNECTIONS: usize = 64;
 /// Tunnels of 3.0: the default of `sluice connect`.
 const TUNNELS: usize = 2;
 /// Idle tunnels of 1.0 for each connection of the load: a request finds one, and the next is opened meanwhile.
-const SPARE: usize = 4;
+const SPARE: usize = 2;
 /// How much longer half of the requests may take at most, in milliseconds.
 const ADDED: f64 = 1.0;
 
