@@ -2,7 +2,7 @@
 //!
 //! Promise: a read asks for as much as the stream has shown it can give (4 KiB for heads, up to 256 KiB
 //! while a body streams); a head and the first bytes of its body leave in one vectored write; a connection
-//! that rests owns no buffer.
+//! without an exchange owns no buffer.
 
 use std::future::Future as _;
 use std::io::{self, IoSlice};
@@ -155,21 +155,8 @@ impl Link {
 
     /// The buffers of a finished exchange go; bytes of the next request stay.
     pub fn rest(&mut self) {
-        self.pause();
-        self.shed();
-    }
-
-    /// An exchange has ended and the next is near: a small buffer stays.
-    pub fn pause(&mut self) {
-        if self.read_size > FIRST_READ {
-            self.shed();
-        }
         self.read_size = FIRST_READ;
         self.waiting = Waiting::No;
-    }
-
-    /// Gives the buffer up, if nothing stands in it.
-    pub fn shed(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }

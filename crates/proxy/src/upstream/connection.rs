@@ -177,14 +177,10 @@ impl Pool {
         self.http2.clear();
     }
 
-    /// Closes the idle connections that are too old or that the endpoint has closed; one that was idle at the
-    /// last sweep already gives up its buffer.
+    /// Closes the idle connections that are too old or that the endpoint has closed.
     pub fn sweep(&self, now: Instant) {
         let policy = self.policy.get();
         self.idle.borrow_mut().retain_mut(|connection| {
-            if connection.idle_since.is_some() {
-                connection.link.shed();
-            }
             let since = *connection.idle_since.get_or_insert(now);
             now.saturating_duration_since(since) < policy.idle_timeout
                 && connection.is_young(policy, now)
@@ -215,7 +211,7 @@ impl Pool {
         if wanted || !connection.link.buffer.is_empty() || idle.len() >= self.policy.get().max_idle {
             return;
         }
-        connection.link.pause();
+        connection.link.rest();
         connection.link.deadline.clear();
         connection.idle_since = None;
         idle.push(connection);

@@ -6,13 +6,14 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use base64::Engine as _;
+use bytes::Bytes;
+use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use sluice_http::h1::{Framing, Refusal};
 use sluice_http::h2::Breach;
 use sluice_http::{Body, Method, NameId, Request, RequestHead, ResponseHead};
 
 use super::body::{Received, Reply, Terms, body};
-use super::runner::Stream;
 use super::{Session, answer};
 use crate::bandwidth;
 use crate::exchange::{Exchange, Outcome, TargetForm};
@@ -27,8 +28,12 @@ use crate::relay::End;
 use crate::worker::Running;
 
 /// Runs one exchange.
-pub(super) async fn run(session: &Session, listener: &Rc<LocalListener>, stream: Box<Stream>) {
-    let (request, respond) = *stream;
+pub(super) async fn run(
+    session: &Session,
+    listener: &Rc<LocalListener>,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
     let worker = &session.arrival.worker;
     let running = worker.running();
     let started = worker.world.clock.now();

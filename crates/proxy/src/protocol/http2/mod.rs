@@ -1,4 +1,4 @@
-//! HTTP/2 server connections (RFC 9113): one task for the connection, one for each stream that runs.
+//! HTTP/2 server connections (RFC 9113): one task for the connection, one for each of its streams.
 //!
 //! Promise: the frames are the h2 crate's work, everything that means something is the same code as for
 //! HTTP/1. A connection that floods is closed and counted by what it did; at a drain, when the listener
@@ -8,7 +8,6 @@ mod answer;
 mod body;
 mod exchange;
 mod guard;
-mod runner;
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -17,8 +16,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::Reason;
-use h2::server::Connection;
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
 use sluice_http::h2::{Breach, Flood};
 
 use super::Arrival;
@@ -27,7 +26,6 @@ use crate::listener::LocalListener;
 use crate::wire::Link;
 use crate::world::Deadline;
 use guard::Guard;
-use runner::{Runners, Stream};
 
 /// The head that stands at the start of every HTTP/2 connection, as an HTTP/1 parser sees it (RFC 9113
 /// section 3.4); six more bytes follow.
@@ -45,13 +43,12 @@ struct Session {
     open: Cell<usize>,
     /// Streams that have begun, ever.
     served: Cell<u32>,
-    /// Tasks that wait for a stream.
-    runners: Runners,
 }
 
 /// What the loop of a connection has learnt.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are streams, and none is kept")]
 enum Event {
-    Stream(Box<Stream>),
+    Stream(http::Request<RecvStream>, SendResponse<Bytes>),
     /// The client has closed, in order or not.
     Closed,
     Broken(h2::Error),
@@ -86,16 +83,21 @@ pub async fn serve(arrival: Arrival, mut listener: Rc<LocalListener>, link: Link
         Some(Err(error)) => return note(&listener, flood.get(), &error),
         None => return,
     };
-    let (open, served) = (Cell::new(0), Cell::new(0));
-    let session = Rc::new(Session { arrival, flood, open, served, runners: Runners::default() });
+    let session = Rc::new(Session { arrival, flood, open: Cell::new(0), served: Cell::new(0) });
     let born = worker.world.clock.now();
     let mut phase = Phase::Open;
     deadline.set(born, listener.shared.timeouts.idle);
     loop {
         match poll_fn(|cx| session.poll(&mut connection, &listener, (phase, &deadline), cx)).await {
-            Event::Stream(stream) => {
+            Event::Stream(request, respond) => {
                 listener = worker.running().listener(&listener);
-                Runners::run(&session, &listener, stream);
+                let (own, through) = (Rc::clone(&session), Rc::clone(&listener));
+                session.begin();
+                worker.world.spawn(async move {
+                    let _open = Open(Rc::clone(&own));
+                    // Boxed once, where it stays: a task is moved about before it runs.
+                    Box::pin(exchange::run(&own, &through, request, respond)).await;
+                });
                 let old = worker.world.clock.now().saturating_duration_since(born) > policy.max_age;
                 if (old || session.served.get() >= listener.shared.requests_per_connection)
                     && phase == Phase::Open
@@ -174,7 +176,7 @@ impl Session {
             return Poll::Ready(Event::Flooded(flood));
         }
         match polled {
-            Poll::Ready(Some(Ok(stream))) => return Poll::Ready(Event::Stream(Box::new(stream))),
+            Poll::Ready(Some(Ok((request, respond)))) => return Poll::Ready(Event::Stream(request, respond)),
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::Broken(error)),
             Poll::Ready(None) => return Poll::Ready(Event::Closed),
             Poll::Pending => {}
@@ -192,5 +194,14 @@ impl Session {
             true if phase == Phase::Open => Poll::Ready(Event::Enough),
             true => Poll::Ready(Event::TimedOut),
         }
+    }
+}
+
+/// A stream that runs; counts until it is dropped.
+struct Open(Rc<Session>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
     }
 }
