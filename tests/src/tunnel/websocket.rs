@@ -14,6 +14,7 @@ use super::gateway;
 use super::raw::Raw;
 use crate::connect::VERSIONS;
 use crate::connect::child::Connector;
+use crate::websocket::answer_to_handshake;
 
 /// A server that says which path it was asked for, and then echoes messages until it is told to close.
 async fn echo() -> SocketAddr {
@@ -83,10 +84,8 @@ async fn an_ordinary_answer_to_a_handshake_is_passed_on() {
     for version in VERSIONS {
         let gateway = gateway("").await;
         let _connector = Connector::publish(gateway.address("tunnels"), origin.address(), version).await;
-        let url = format!("ws://{}/shop/chat", gateway.address("web"));
-        let refused = within("an answer", tokio_tungstenite::connect_async(url)).await.unwrap_err();
-        let Error::Http(answer) = refused else { panic!("{refused:?}") };
-        assert_eq!((answer.status().as_u16(), answer.body().as_deref()), (403, Some(&b"not here"[..])));
+        let answer = answer_to_handshake(gateway.address("web"), "/shop/chat").await;
+        assert_eq!((answer.status, answer.text().as_str()), (403, "not here"));
     }
 }
 
