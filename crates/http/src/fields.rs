@@ -17,6 +17,9 @@ pub(crate) struct Span {
 
 const ARENA: u32 = 1 << 31;
 
+/// Bytes of an arena that nobody has made room in.
+const FIRST_ROOM: usize = 256;
+
 impl Span {
     /// Whether it lies in the received bytes; what was added or changed since lies in the arena.
     pub(crate) fn is_received(self) -> bool {
@@ -70,7 +73,12 @@ impl Text {
         &self.arena
     }
 
+    #[inline]
     pub(crate) fn add(&mut self, text: &[u8]) -> Span {
+        if self.arena.capacity() == 0 {
+            // What a gateway adds to a head fits: it does not grow name by name.
+            self.arena.reserve(text.len().max(FIRST_ROOM));
+        }
         let start = self.arena.len() as u32 | ARENA;
         self.arena.extend_from_slice(text);
         Span { start, len: text.len() as u32 }

@@ -100,7 +100,8 @@ impl NameId {
             return NameId::Other;
         }
         match TEXTS.get(usize::from(SLOTS[slot(name)]).wrapping_sub(1)) {
-            Some(&(text, id)) if text.as_bytes().eq_ignore_ascii_case(name) => id,
+            // Nearly every name is spelled so, and that is found out many bytes at a time.
+            Some(&(text, id)) if text.as_bytes() == name || text.as_bytes().eq_ignore_ascii_case(name) => id,
             _ => NameId::Other,
         }
     }

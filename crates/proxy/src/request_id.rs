@@ -19,7 +19,7 @@ pub fn uuid_v7(unix_millis: u64, random: (u64, u64)) -> String {
         text[place] = DIGITS[usize::from(byte >> 4)];
         text[place + 1] = DIGITS[usize::from(byte & 0xf)];
     }
-    String::from_utf8_lossy(&text).into_owned()
+    std::str::from_utf8(&text).unwrap_or_default().to_owned()
 }
 
 /// A received id, if it is one: 1 to 128 characters of `[A-Za-z0-9._-]`.

@@ -24,7 +24,7 @@ pub(super) enum Form<'a> {
 /// `host[:port]`, checked.
 #[derive(Clone, Copy)]
 pub(super) struct Authority<'a> {
-    host: &'a str,
+    host: &'a [u8],
     port: Option<u16>,
 }
 
@@ -36,7 +36,7 @@ pub(super) fn form(method: Method, target: &str) -> Result<Form<'_>, Refusal> {
         return Err(Refusal::BadTarget);
     }
     match (method, target) {
-        (Method::Connect, _) => match authority(target) {
+        (Method::Connect, _) => match authority(target.as_bytes()) {
             Some(authority) if authority.port.is_some() => Ok(Form::Authority(authority)),
             _ => Err(Refusal::BadTarget),
         },
@@ -66,7 +66,7 @@ fn absolute(target: &str) -> Option<Form<'_>> {
         () => return None,
     };
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    Some(Form::Absolute { authority: authority(&rest[..end])?, default_port })
+    Some(Form::Absolute { authority: authority(&rest.as_bytes()[..end])?, default_port })
 }
 
 /// Checks number and value of Host against the target.
@@ -80,7 +80,7 @@ pub(super) fn check_host(form: &Form<'_>, version: Version, marks: &Marks<'_>) -
     if value.is_empty() && matches!(form, Form::Asterisk) {
         return Ok(());
     }
-    let host = std::str::from_utf8(value).ok().and_then(authority).ok_or(Refusal::BadHost)?;
+    let host = authority(value).ok_or(Refusal::BadHost)?;
     let same = match *form {
         Form::Origin | Form::Asterisk => true,
         Form::Absolute { authority, default_port } => {
@@ -98,17 +98,17 @@ pub(super) fn check_host(form: &Form<'_>, version: Version, marks: &Marks<'_>) -
 
 /// Checks `uri-host [":" port]` (RFC 3986 section 3.2): no userinfo, not empty, a port of digits. Stricter
 /// than the grammar: an IP literal is an IPv6 address (no zone, no future form), a port is not empty.
-fn authority(text: &str) -> Option<Authority<'_>> {
-    let end = match text.strip_prefix('[') {
-        Some(rest) => {
-            let end = rest.find(']')?;
-            rest[..end].parse::<Ipv6Addr>().ok()?;
+fn authority(text: &[u8]) -> Option<Authority<'_>> {
+    let end = match text {
+        [b'[', rest @ ..] => {
+            let end = rest.iter().position(|byte| *byte == b']')?;
+            std::str::from_utf8(&rest[..end]).ok()?.parse::<Ipv6Addr>().ok()?;
             end + 2
         }
-        None => reg_name(text.as_bytes())?,
+        _ => reg_name(text)?,
     };
     let (host, rest) = text.split_at(end);
-    let port = match rest.as_bytes() {
+    let port = match rest {
         [] => None,
         [b':', digits @ ..] => Some(port(digits)?),
         _ => return None,

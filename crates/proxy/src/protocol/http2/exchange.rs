@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Instant;
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -27,16 +28,15 @@ use crate::pipeline::{self, Handled, Place};
 use crate::relay::End;
 use crate::worker::Running;
 
-/// Runs one exchange.
+/// Runs the exchange whose head came at `started`.
 pub(super) async fn run(
-    session: &Session,
-    listener: &Rc<LocalListener>,
+    (session, listener): (&Session, &Rc<LocalListener>),
+    started: Instant,
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
 ) {
     let worker = &session.arrival.worker;
     let running = worker.running();
-    let started = worker.world.clock.now();
     let (parts, stream) = request.into_parts();
     let extended = parts.extensions.get::<h2::ext::Protocol>().is_some();
     let (head, refused) = match read_head(&parts, listener) {

@@ -93,12 +93,13 @@ pub async fn serve(arrival: Arrival, mut listener: Rc<LocalListener>, link: Link
                 listener = worker.running().listener(&listener);
                 let (own, through) = (Rc::clone(&session), Rc::clone(&listener));
                 session.begin();
+                let started = worker.world.clock.now();
                 worker.world.spawn(async move {
                     let _open = Open(Rc::clone(&own));
                     // Boxed once, where it stays: a task is moved about before it runs.
-                    Box::pin(exchange::run(&own, &through, request, respond)).await;
+                    Box::pin(exchange::run((&own, &through), started, request, respond)).await;
                 });
-                let old = worker.world.clock.now().saturating_duration_since(born) > policy.max_age;
+                let old = started.saturating_duration_since(born) > policy.max_age;
                 if (old || session.served.get() >= listener.shared.requests_per_connection)
                     && phase == Phase::Open
                 {
