@@ -344,6 +344,7 @@ impl Steps {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Rng;
 
     #[test]
     fn what_has_left_the_window_counts_no_more() {
@@ -388,6 +389,112 @@ mod tests {
             }
         }
         assert_eq!(Pace::at_least(0).nanos(), 0);
+    }
+
+    /// How many have left along the line of a step that runs.
+    fn exactly(step: Step, at: u64, unit: u64) -> u64 {
+        match (at.saturating_sub(u64::from(step.anchor) * unit), step.pace.nanos()) {
+            (0, _) => 0,
+            (_, 0) => u64::from(step.count),
+            (since, pace) => since.div_ceil(pace).min(u64::from(step.count)),
+        }
+    }
+
+    /// Limiters, a step of each, and what is kept of it; and a time of it.
+    fn steps(number: u32) -> impl Iterator<Item = (Sliding, Step, Past, u64)> {
+        let mut rng = Rng::new(7);
+        let mut any = move |most: u64| {
+            let bits = rng.below(65 - most.leading_zeros());
+            rng.next() % (most.min((1 << bits) - 1) + 1)
+        };
+        (0..number).map(move |_| {
+            let limit = any(u64::from(u32::MAX)).max(1) as u32;
+            let sliding = Sliding::new(limit, Duration::from_nanos(any(LONGEST * 8)));
+            let count = 1 + any(u64::from(limit) - 1) as u32;
+            let anchor = any(sliding.step - 1).div_ceil(sliding.unit()) as u16;
+            let pace = Pace::at_least(any(sliding.step - 1) / any(u64::from(count)).max(1));
+            let step = Step { count, anchor, pace };
+            let past = Past::unpack(Past::of(step, &sliding).pack(&sliding), &sliding);
+            (sliding, step, past, any(sliding.step - 1))
+        })
+    }
+
+    #[test]
+    fn of_a_step_that_is_over_never_too_few_are_within_the_window_and_hardly_too_many() {
+        for (sliding, step, past, at) in steps(300_000) {
+            let within = |at| u64::from(step.count) - exactly(step, at, sliding.unit());
+            let kept = |at| past.count(&sliding) - past.left(at, &sliding);
+            assert!(kept(at) >= within(at), "{sliding:?} {step:?} {past:?} {at}");
+            // So much later, and so many of them.
+            let late = (sliding.step >> sliding.digits()) + sliding.step / Slope::PARTS + 2;
+            let many = u64::from(step.count) / Slope::PARTS + sliding.grain() + 1;
+            if at + late < sliding.step {
+                assert!(kept(at + late) <= within(at) + many, "{sliding:?} {step:?} {past:?} {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn when_so_many_will_have_left_they_have_and_not_before() {
+        for (sliding, _, past, at) in steps(300_000) {
+            let count = 1 + at % past.count(&sliding);
+            let then = past.reaches(count, &sliding);
+            assert!(past.left(then - 1, &sliding) < count, "{sliding:?} {past:?} {count}");
+            let left = past.left(then, &sliding);
+            assert!(then == sliding.step || left >= count, "{sliding:?} {past:?} {count}");
+        }
+    }
+
+    #[test]
+    fn limits_beyond_16_bits_hold_and_are_given_to_the_last_grain() {
+        for limit in [65_535, 65_536, 1_000_000_u32] {
+            let sliding = Sliding::new(limit, Duration::from_millis(10));
+            let mut entry = Entry::NEW;
+            let mut log = std::collections::VecDeque::new();
+            let mut rng = Rng::new(u64::from(limit));
+            let mut now = 1_000_000_000;
+            for _ in 0..limit * 4 {
+                now += u64::from(rng.below(10_000_000 / limit));
+                let Decision { permit, .. } = sliding.decide(&mut entry, Moment(now));
+                if let Permit::Refused(after) = permit {
+                    let mut then = entry;
+                    let again = sliding.decide(&mut then, Moment(now).after(after)).permit;
+                    assert_eq!(again, Permit::Now);
+                    continue;
+                }
+                log.push_back(now);
+                if log.len() > limit as usize {
+                    let first = log.pop_front().unwrap();
+                    assert!(now - first > 10_000_000, "{limit}: {first} {now}");
+                }
+            }
+            now += 20_000_000;
+            let burst = (0..limit).filter(|_| sliding.decide(&mut entry, Moment(now)).permit == Permit::Now);
+            assert_eq!(burst.count(), limit as usize);
+        }
+    }
+
+    #[test]
+    fn when_a_large_limit_says_that_one_may_come_one_may_and_not_before() {
+        let second = 1_000_000_000;
+        // Counted in sixteens once its step is over, and neither part of it is so many times sixteen.
+        let sliding = Sliding::new(1_000_001, Duration::from_secs(10));
+        let mut entry = Entry::NEW;
+        let mut ask = |now| sliding.decide(&mut entry, Moment(now)).permit;
+        (0..500_001).for_each(|number| assert_eq!(ask(20 * second + number * 1_900), Permit::Now));
+        let passed = (0..).take_while(|_| ask(21 * second) == Permit::Now).count();
+        assert!((499_980..=500_000).contains(&passed), "{passed}");
+        let Permit::Refused(after) = ask(21 * second + 1) else { panic!("the limit is used up") };
+        let then = Moment(21 * second + 1).after(after).0;
+        assert!(then > 30 * second && matches!(ask(then - 1), Permit::Refused(_)), "{then}");
+        assert_eq!(ask(then), Permit::Now);
+        // The last has left the window whatever is known of its step.
+        let sliding = Sliding::new(65_535, Duration::from_secs(1));
+        let mut entry = Entry::NEW;
+        let mut ask = |now| sliding.decide(&mut entry, Moment(now)).permit;
+        (0..65_535).for_each(|_| assert_eq!(ask(5_012_345_678), Permit::Now));
+        assert_eq!(ask(5_500_000_000), Permit::Refused(Duration::from_nanos(512_345_679)));
+        assert_eq!(ask(6_012_345_679), Permit::Now);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! Promise: a decision locks one of [`SHARDS`] small tables for some tens of nanoseconds; there is no lock for
 //! all. A key is a keyed hash of 64 bits: the table knows no client. It grows with what it must remember, up to
-//! its bound, and can use 0.97 of that. There, what need not be remembered any more gives way, else, of the
-//! neighbours, what is nearest to that: an attack with a million keys costs memory up to the bound, a microsecond
-//! for each, and the limits of those who have used least of theirs.
+//! its bound, and 0.97 of that can be used. There, what need not be remembered any more gives way, else, of the
+//! neighbours, what is nearest to that: an attack with a million keys costs memory up to the bound, one or two
+//! microseconds for each, and the limits of those who have used least of theirs.
 //!
 //! Each shard is a cuckoo table (Pagh, Rodler: "Cuckoo hashing", 2004) with buckets of [`WAYS`] keys
 //! (Dietzfelbinger, Weidling: "Balanced allocation and dictionaries with tightly packed constant size bins", 2007):
@@ -243,31 +243,84 @@ impl<const WORDS: usize> Shard<WORDS> {
 mod tests {
     use super::*;
     use crate::Rng;
-    use crate::limit::Permit;
-    use crate::limit::bucket::Bucket;
+    use crate::limit::{Permit, bucket, sliding};
     use std::time::Duration;
 
     const MIB: usize = 1024 * 1024;
 
-    fn stay(until: u64) -> impl Fn(&mut Entry<1>) -> u64 {
+    fn stay<const WORDS: usize>(until: u64) -> impl Fn(&mut Entry<WORDS>) -> u64 {
         move |entry| {
             entry.fresh_at = Moment(until);
-            entry.state[0] += 1;
-            entry.state[0]
+            entry.state[WORDS - 1] += 1;
+            entry.state[WORDS - 1]
         }
     }
 
-    #[test]
-    fn a_million_live_keys_take_at_most_64_mib_and_none_is_forgotten() {
-        let table = Table::<1>::new(64 * MIB);
+    fn remembers_a_million<const WORDS: usize>(seed: u64) {
+        let table = Table::<WORDS>::new(64 * MIB);
         assert!(table.bytes() < 8192, "{}", table.bytes());
-        let mut rng = Rng::new(7);
+        let mut rng = Rng::new(seed);
         let keys: Vec<u64> = (0..1_000_000).map(|_| rng.next()).collect();
         let now = Moment(1);
         keys.iter().for_each(|key| _ = table.with(*key, now, stay(1_000)));
         assert!(table.bytes() <= 64 * MIB, "{}", table.bytes());
-        assert_eq!(table.live(now), keys.len());
-        assert!(keys.iter().all(|key| table.with(*key, now, stay(1_000)) == 2));
+        assert_eq!(table.live(now), keys.len(), "{seed}");
+        assert!(keys.iter().all(|key| table.with(*key, now, stay(1_000)) == 2), "{seed}");
+    }
+
+    #[test]
+    fn a_million_live_keys_take_at_most_64_mib_and_none_is_forgotten() {
+        remembers_a_million::<1>(7);
+        for seed in [7, 8, 9] {
+            remembers_a_million::<{ sliding::WORDS }>(seed);
+        }
+    }
+
+    #[test]
+    fn a_full_table_goes_on_with_keys_that_come_and_go() {
+        let (table, mut rng) = (Table::<1>::new(MIB), Rng::new(7));
+        let slots = table.most * WAYS * SHARDS;
+        // 0.9 of them, each for the same time; small shards are less evenly full.
+        let alive = slots as u64 / 10 * 9;
+        for now in 1..alive * 4 {
+            table.with(rng.next(), Moment(now), stay(now + alive));
+        }
+        assert!(table.bytes() <= MIB && table.bytes() > MIB / 10 * 9, "{}", table.bytes());
+        let live = table.live(Moment(alive * 4 - 1));
+        assert!(live as u64 >= alive - alive / 1_000, "{live} of {alive}");
+    }
+
+    #[test]
+    fn who_moves_to_make_room_takes_everything_along() {
+        // Two buckets of a shard of four, and keys for these; the last of the first finds both full.
+        let shard = || Shard::<1> { buckets: vec![Bucket::EMPTY; SMALLEST].into(), used: 0 };
+        let mut rng = Rng::new(7);
+        let mut of = |first: usize, second: usize| loop {
+            let key = rng.next();
+            if shard().pair(key) == [first, second] {
+                return key;
+            }
+        };
+        let mut keys = vec![of(0, 2)];
+        keys.extend((0..WAYS - 1).map(|_| of(0, 0)));
+        keys.extend((0..WAYS).map(|_| of(1, 1)));
+        keys.push(of(0, 1));
+        let mut shard = shard();
+        for (number, key) in (1..).zip(&keys) {
+            let entry = Entry { fresh_at: Moment(100 + number), state: [number] };
+            shard.remember((*key, entry), Moment(1), SMALLEST);
+        }
+        assert_eq!((shard.live(Moment(1)), shard.used), (keys.len(), keys.len()));
+        for (number, key) in (1..).zip(&keys) {
+            let place = shard.find(*key).unwrap();
+            let entry = shard.buckets[place.bucket].entry(place.way);
+            assert_eq!(entry, Entry { fresh_at: Moment(100 + number), state: [number] });
+        }
+        // Nobody else can move: the one nearest to fresh gives way.
+        let (new, entry) = (of(0, 1), Entry { fresh_at: Moment(50), state: [0] });
+        shard.remember((new, entry), Moment(1), SMALLEST);
+        assert!(shard.find(new).is_some() && shard.find(keys[1]).is_none());
+        assert_eq!((shard.live(Moment(1)), shard.used), (keys.len(), keys.len()));
     }
 
     #[test]
@@ -314,7 +367,7 @@ mod tests {
 
     #[test]
     fn threads_admit_together_what_one_would() {
-        let (table, bucket) = (Table::<1>::new(MIB), Bucket::new(1, Duration::from_secs(1), 1_000));
+        let (table, bucket) = (Table::<1>::new(MIB), bucket::Bucket::new(1, Duration::from_secs(1), 1_000));
         let admitted: usize = std::thread::scope(|scope| {
             let ask = || {
                 let ask = |_: &u64| table.with(42, Moment(1), |entry| bucket.decide(entry, Moment(1)));
