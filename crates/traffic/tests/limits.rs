@@ -125,10 +125,10 @@ proptest! {
         let mut entry = Entry::NEW;
         let passed = passed(&arrivals, |now| sliding.decide(&mut entry, now));
         prop_assert!(densest(&passed, period) <= limit as usize, "{passed:?}");
-        // What it refuses would have been too much for a window that is a ninth longer, rounded to steps.
-        let step = period.div_ceil(9);
+        // What it refuses would have been too much for a window that is a tenth longer, rounded to steps.
+        let step = period.div_ceil(10);
         for at in arrivals.iter().filter(|at| !passed.contains(at)) {
-            let within = passed.iter().filter(|other| **other <= *at && at / step - *other / step <= 9).count();
+            let within = passed.iter().filter(|other| **other <= *at && at / step - *other / step <= 10).count();
             prop_assert!(within >= limit as usize);
         }
     }

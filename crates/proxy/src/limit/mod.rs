@@ -8,7 +8,7 @@
 //! Promise: a rate limit without Redis costs a clock, a keyed hash and one short lock: no allocation, no system
 //! call. What was counted belongs to the process, by what defines a limiter, not to a snapshot: a reload that
 //! does not change a limiter keeps its counts, and limiters that are gone leave nothing behind. Memory is
-//! bounded for all limiters together ([`ROOM`], [`ROOM_OF_SLIDING`]), not for each.
+//! bounded for all limiters together ([`ROOM`]), not for each.
 
 pub mod book;
 pub mod consumer;
@@ -35,11 +35,9 @@ use sluice_traffic::limit::table::Table;
 use crate::purpose::Purpose;
 use book::Book;
 
-/// The most bytes for counts of buckets and fixed windows: room for two million keys.
+/// The most bytes for counts of buckets and fixed windows, room for two and a half million keys; and as many for
+/// those of sliding windows, room for a million.
 pub const ROOM: usize = 64 * 1024 * 1024;
-
-/// The most bytes for counts of sliding windows: room for a million keys.
-pub const ROOM_OF_SLIDING: usize = 96 * 1024 * 1024;
 
 /// What the limiters of a process have counted. In `filter::Shared`.
 pub struct Limits {
@@ -60,7 +58,7 @@ impl Limits {
             purpose,
             hasher: RandomState::new(),
             small: Table::new(ROOM),
-            sliding: Table::new(ROOM_OF_SLIDING),
+            sliding: Table::new(ROOM),
             state: OnceLock::new(),
             book: Mutex::default(),
         }
