@@ -74,6 +74,10 @@ impl Link {
     /// Reads what is there into the buffer; 0 is the end. Cancel-safe.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.buffer.capacity() - self.buffer.len() < self.read_size / 2 {
+            if self.buffer.is_empty() {
+                // Who waits owns no room: hundreds of exchanges that wait would fill the processor's cache with it.
+                ready!(self.stream.poll_read_ready(cx))?;
+            }
             self.buffer.reserve(self.read_size);
         }
         let room = self.buffer.capacity() - self.buffer.len();
@@ -125,11 +129,9 @@ impl Link {
     /// Takes what was read, or reads: empty at the end. While nothing comes there is no buffer. Cancel-safe.
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         if self.buffer.is_empty() {
-            let filled = match self.stream.poll_read_ready(cx) {
-                Poll::Ready(_) => self.poll_fill(cx),
-                Poll::Pending => Poll::Pending,
-            };
+            let filled = self.poll_fill(cx);
             if filled.is_pending() {
+                // What came was no text yet.
                 self.buffer = BytesMut::new();
             }
             ready!(filled)?;
@@ -294,6 +296,8 @@ impl Sender {
             ready!(flush(&mut self.outbox, cx)).map_err(SendError::Link)?;
             ready!(loaded).map_err(SendError::Body)?;
             if self.state == State::Done && self.outbox.is_empty() {
+                // What has left needs no room while the peer works.
+                self.outbox.text = Vec::new();
                 return Poll::Ready(Ok(()));
             }
         }

@@ -28,13 +28,14 @@ use crate::pipeline::{self, Handled, Place};
 use crate::relay::End;
 use crate::worker::Running;
 
-/// Runs the exchange whose head came at `started`.
-pub(super) async fn run(
-    (session, listener): (&Session, &Rc<LocalListener>),
+/// Runs the exchange whose head came at `started`. What the frame layer gave is read at once, so that the future
+/// has no room for it.
+pub(super) fn run<'a>(
+    (session, listener): (&'a Session, &'a Rc<LocalListener>),
     started: Instant,
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
-) {
+) -> impl Future<Output = ()> + 'a {
     let worker = &session.arrival.worker;
     let running = worker.running();
     let (parts, stream) = request.into_parts();
@@ -66,13 +67,15 @@ pub(super) async fn run(
     if let Some(log) = &running.log {
         log.borrow().capture(&request.head, &mut captured);
     }
-    let scene = Setting { session, listener, running: &running, reply: &reply };
-    match refused {
-        Some(failure) => scene.fail(&mut exchange, &request.head, failure).await,
-        None => scene.respond(&mut exchange, &mut request, stream).await,
+    async move {
+        let setting = Setting { session, listener, running: &running, reply: &reply };
+        match refused {
+            Some(failure) => setting.fail(&mut exchange, &request.head, failure).await,
+            None => setting.respond(&mut exchange, &mut request, stream).await,
+        }
+        exchange.received += received.bytes();
+        pipeline::finish::note(worker, &running, listener, &mut exchange, &captured);
     }
-    exchange.received += received.bytes();
-    pipeline::finish::note(worker, &running, listener, &mut exchange, &captured);
 }
 
 /// Turns the head into ours, and refuses what HTTP/1 would be refused for.
