@@ -389,3 +389,46 @@ async fn a_failure_has_the_form_its_client_reads() {
     let grpc = http::get_with(gateway.address("web"), "/pkg.Service/Call", &fields).await;
     assert_eq!((grpc.status, grpc.field("grpc-status"), grpc.text().as_str()), (200, Some("12"), ""));
 }
+
+#[tokio::test]
+async fn the_status_command_shows_what_runs() {
+    let mut dead = Origin::start(Reply::ok("")).await;
+    dead.stop().await;
+    let origin = Origin::start(Reply::ok("x")).await;
+    let lines = Lines {
+        route: "filters = [{ concurrency = { limit = 5 } }]",
+        forward: "breaker = { failure_ratio = 0.5, min_requests = 5 }",
+        upstream: "health = { http = { path = \"/\", every = \"100ms\", fall = 1 } }",
+        ..Lines::default()
+    };
+    let gateway = lines.start(&[dead.address(), origin.address()]).await;
+    let admin = gateway.admin().to_string();
+    let ask = async |arguments: &[&str]| sluice([&["status"], arguments].concat()).finish().await;
+    let dead = dead.address().to_string();
+    let shown = eventually("the endpoint that is down", async || {
+        let ended = ask(&["--admin", &admin]).await;
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        let is_down = |line: &str| line.contains(&dead) && line.contains("unhealthy");
+        ended.stdout.lines().any(is_down).then_some(ended.stdout)
+    })
+    .await;
+    let row = |words: &[&str]| {
+        shown.lines().any(|line| line.split_whitespace().take(words.len()).eq(words.iter().copied()))
+    };
+    for words in [
+        &["web", &gateway.address("web").to_string(), "http"][..],
+        &["app", &origin.address().to_string(), "available"],
+        &["route", "all", "closed"],
+        &["LIMIT", "PLACES", "RUNNING", "WAITING", "REFUSED"],
+    ] {
+        assert!(row(words), "{words:?} in\n{shown}");
+    }
+    assert!(shown.contains("revision 1, process ") && !shown.contains("TUNNELS"), "{shown}");
+    let ended = ask(&["--format", "json", "--admin", &admin]).await;
+    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(told["upstreams"][0]["endpoints"][1]["state"], "available");
+    drop(gateway);
+    let ended = ask(&["--admin", &admin]).await;
+    assert_eq!((ended.code(), ended.stdout.as_str()), (1, ""), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&admin), "{}", ended.stderr);
+}

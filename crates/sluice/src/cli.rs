@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::connect::{TargetProtocol, TunnelVersion};
-use crate::{cert, check, config, connect, demo, explain, hash_password, make_key, reference, reload, run};
+use crate::{
+    cert, check, config, connect, demo, explain, hash_password, make_key, reference, reload, run, status,
+};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +60,9 @@ enum Command {
     /// Say what on the command line, for one service, or in a file, for many.
     Connect(Box<ConnectArgs>),
     /// Make a running gateway read its configuration again.
-    Reload(ReloadArgs),
+    Reload(AdminArgs),
+    /// Show what a running gateway is doing: listeners, endpoints, breakers, limits, tunnels.
+    Status(StatusArgs),
     /// Look at routes.
     #[command(subcommand)]
     Route(RouteCommand),
@@ -261,14 +265,24 @@ pub(crate) struct ConnectService {
     pub(crate) versions: Vec<TunnelVersion>,
 }
 
+/// Which running gateway.
 #[derive(Args)]
-pub(crate) struct ReloadArgs {
+pub(crate) struct AdminArgs {
     /// The configuration of the running gateway, which says where its admin endpoints are.
     #[command(flatten)]
     pub(crate) config: ConfigFile,
     /// Where its admin endpoints are. Default: as the configuration says.
     #[arg(long)]
     pub(crate) admin: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    /// How it is shown.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) format: ReportFormat,
 }
 
 #[derive(Args)]
@@ -361,6 +375,7 @@ pub fn main() -> Exit {
         Command::Proxy(args) => demo::proxy(&args),
         Command::Connect(args) => connect::connect(&args),
         Command::Reload(args) => reload::reload(&args),
+        Command::Status(args) => status::status(&args),
         Command::Route(RouteCommand::Explain(args)) => explain::explain(&args),
         Command::Config(ConfigCommand::Schema) => config::schema(),
         Command::Config(ConfigCommand::Show(args)) => config::show(&args),

@@ -3,6 +3,7 @@
 //! `cli` says what can be asked; each command is a file or, `connect`, a folder. `run` is the life of a gateway process: load,
 //! start, tell, then obey signals, file changes and the admin endpoint until it drains.
 
+mod admin;
 mod cert;
 mod check;
 pub mod cli;
@@ -17,4 +18,5 @@ mod make_key;
 mod reference;
 mod reload;
 mod run;
+mod status;
 mod watch;

@@ -176,7 +176,7 @@ impl Reader {
             }
             Command::Sluice(words) if words[0] == "connect" => self.connect(&words[1]).await,
             Command::Sluice(mut words) => {
-                if words[0] == "reload" {
+                if words[0] == "reload" || words[0] == "status" {
                     words.extend(["--admin".into(), self.gateway.admin().to_string()]);
                 }
                 let ended = sluice(words).directory(root()).finish().await;
