@@ -30,7 +30,7 @@ async fn serve(stream: TcpStream) {
 
 /// What a client is answered that asks for a WebSocket there (RFC 6455 section 1.3). Not tungstenite: of an answer
 /// that is no 101 it keeps only the part of the body that came with the head.
-pub async fn answer_to_handshake(gateway: SocketAddr, path: &str) -> Answer {
+pub(crate) async fn answer_to_handshake(gateway: SocketAddr, path: &str) -> Answer {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
