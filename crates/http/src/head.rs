@@ -174,21 +174,25 @@ impl RequestHead {
         if self.method == Method::Connect {
             return "";
         }
-        match target.split_once("://") {
+        match self.absolute() {
             Some((_, rest)) => rest.find(['/', '?']).map_or("/", |at| &rest[at..]),
             None => target,
         }
     }
 
+    /// The scheme of a target in absolute form, and what follows its `://`. Nearly every target is a path: nothing is
+    /// searched in it.
+    pub fn absolute(&self) -> Option<(&str, &str)> {
+        let target = self.target();
+        if target.starts_with('/') { None } else { target.split_once("://") }
+    }
+
     /// The authority the request is for: the absolute or authority form's, else the Host field's value.
     pub fn authority(&self) -> &str {
-        let target = self.target();
         if self.method == Method::Connect {
-            return target;
+            return self.target();
         }
-        if !target.starts_with('/')
-            && let Some((_, rest)) = target.split_once("://")
-        {
+        if let Some((_, rest)) = self.absolute() {
             return &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
         }
         self.fields.get_str(NameId::Host).unwrap_or("")

@@ -52,10 +52,7 @@ pub enum TargetForm {
 impl TargetForm {
     /// The form of a request as it came.
     pub fn of(head: &RequestHead) -> TargetForm {
-        let target = head.target();
-        // Nearly every target is a path: nothing is searched in it.
-        let absolute = if target.starts_with('/') { None } else { target.split_once("://") };
-        match absolute {
+        match head.absolute() {
             _ if head.method == Method::Connect => TargetForm::Authority,
             Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => TargetForm::Http,
             Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => TargetForm::Https,

@@ -59,7 +59,10 @@ fn address(args: &AdminArgs) -> Result<String, String> {
     let admin = loaded.document.process.admin.map(|admin| admin.address);
     admin.ok_or_else(|| {
         let path = path.display();
-        format!("{path} has no process.admin address\nhint: name it: --admin 127.0.0.1:9900")
+        format!(
+            "{path} has no process.admin address\nhint: name it: --admin 127.0.0.1:9900; a gateway without one obeys \
+             signals only: SIGHUP reloads it"
+        )
     })
 }
 
